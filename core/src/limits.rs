@@ -1,0 +1,179 @@
+//! Every bound in one place: queues, buffers, windows, frames, deadlines. Bytes and milliseconds are in the names.
+
+/// Bytes of one batch body, as stored (compressed or not).
+pub const BATCH_BODY_BYTES_MAX: u32 = 4 << 20;
+/// Bytes of one batch body once decompressed; bounds what a reader must allocate.
+pub const BATCH_UNCOMPRESSED_BYTES_MAX: u32 = 32 << 20;
+/// Records in one batch.
+pub const BATCH_RECORDS_MAX: u32 = 1 << 18;
+/// Key, value and headers of one record together.
+pub const RECORD_BYTES_MAX: u32 = 2 << 20;
+/// Headers of one record.
+pub const RECORD_HEADERS_MAX: u32 = 1024;
+
+/// A batch of this size or more is received into, written from and forwarded from one buffer, never copied.
+pub const UNCOPIED_BODY_BYTES_MIN: u32 = 256 << 10;
+/// Small batches of a range log are coalesced into one flush of at most this size, headers included.
+pub const FLUSH_BYTES_MAX: u32 = 1 << 20;
+/// Bytes of flushes in flight per shard.
+pub const FLUSH_IN_FLIGHT_BYTES_MAX: u32 = 4 << 20;
+/// Bytes appended to one range log but not yet durable; past it, producers of that range wait.
+pub const UNDURABLE_BYTES_MAX: u32 = 8 << 20;
+/// Direct I/O happens at multiples of this.
+pub const BLOCK_BYTES: u32 = 4096;
+
+/// Smallest segment file.
+pub const SEGMENT_BYTES_MIN: u64 = 8 << 20;
+/// Largest segment file.
+pub const SEGMENT_BYTES_MAX: u64 = 256 << 20;
+/// One read of a catch-up fetch.
+pub const READ_BYTES_MAX: u32 = 1 << 20;
+/// Two extents nearer than this are fetched by one read.
+pub const READ_GAP_BYTES_MAX: u32 = 16 << 10;
+
+/// Entries of one partition nearer than this in a flush share one extent of the index.
+pub const EXTENT_GAP_BYTES_MAX: u32 = READ_GAP_BYTES_MAX;
+/// Extents of one segment's index; past it, the log rolls.
+pub const SEGMENT_EXTENTS_MAX: u32 = 1 << 17;
+/// Flushes of one segment's index; past it, the log rolls.
+pub const SEGMENT_FLUSHES_MAX: u32 = 1 << 16;
+/// Snapshot of a range's state in a footer.
+pub const SNAPSHOT_BYTES_MAX: u64 = 64 << 20;
+/// Reads of one catch-up fetch in flight.
+pub const READS_IN_FLIGHT_MAX: usize = 8;
+/// Recently written flushes that a shard keeps for its readers.
+pub const RECENT_BYTES_DEFAULT: u64 = 64 << 20;
+/// Footers of sealed segments that a shard keeps loaded.
+pub const FOOTER_CACHE_BYTES_DEFAULT: u64 = 16 << 20;
+/// Segment files that a shard keeps for recycling.
+pub const SEGMENT_POOL_BYTES_DEFAULT: u64 = 2 << 30;
+/// One slot of a promise file; room for all ranges of ten rings.
+pub const PROMISE_SLOT_BYTES_MAX: usize = 16 << 20;
+/// Disk space that no new segment may take.
+pub const DISK_RESERVE_BYTES_DEFAULT: u64 = 1 << 30;
+
+/// Memory of a shard, split among receive buffers, flush buffers and recent data.
+pub const SHARD_MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
+
+/// Message fields of a frame (everything but batch bodies and fetched entries).
+pub const FRAME_HEAD_BYTES_MAX: u32 = 16 << 20;
+/// Fields of one request a client may send to a shard, batch body excluded.
+pub const REQUEST_HEAD_BYTES_MAX: u32 = 1 << 20;
+/// Entry bytes of one fetch reply. One entry always fits.
+pub const FETCH_BYTES_MAX: u32 = 16 << 20;
+/// Partitions asked for by one fetch or list-offsets request.
+pub const REQUEST_PARTITIONS_MAX: u32 = 10_000;
+/// Longest wait of a produce request for its commit.
+pub const PRODUCE_TIMEOUT_MS_MAX: u32 = 60_000;
+/// Longest wait of a fetch.
+pub const FETCH_WAIT_MS_MAX: u32 = 30_000;
+
+/// Requests in flight on one connection; the broker stops reading past it.
+pub const CONNECTION_IN_FLIGHT_MAX: u32 = 1024;
+/// Request bytes in flight on one connection.
+pub const CONNECTION_IN_FLIGHT_BYTES_MAX: u32 = 32 << 20;
+/// Reply bytes queued on one connection; a client that does not read is not read from either.
+pub const CONNECTION_REPLY_BYTES_MAX: u32 = 32 << 20;
+/// Connections to one shard.
+pub const CONNECTIONS_MAX: u32 = 10_000;
+/// From accept to a complete hello.
+pub const HELLO_DEADLINE_MS: u64 = 10_000;
+/// From the first byte of a frame to its last.
+pub const FRAME_DEADLINE_MS: u64 = 30_000;
+/// Without any frame, a connection is closed.
+pub const IDLE_DEADLINE_MS: u64 = 600_000;
+/// A reply must leave within this.
+pub const WRITE_DEADLINE_MS: u64 = 30_000;
+/// After the last request of a connection, its replies must be ready and gone within this.
+pub const FINISH_DEADLINE_MS: u64 = 5_000;
+/// After an error that closes a connection, input is discarded for so long, so that the reply is not lost to a reset.
+pub const LINGER_MS: u64 = 1_000;
+/// Input discarded at most while lingering.
+pub const LINGER_BYTES_MAX: u32 = 32 << 20;
+/// Connection deadlines are looked at this often; it is also their precision.
+pub const DEADLINE_SWEEP_MS: u64 = 500;
+/// Head of a hello: anything longer is no hello.
+pub const HELLO_HEAD_BYTES_MAX: u32 = 4 << 10;
+/// Connections that the kernel completes and holds for a shard that is busy.
+pub const LISTEN_BACKLOG: u32 = 1024;
+
+/// A receive buffer to begin with.
+pub const RECEIVE_BUFFER_BYTES_MIN: u32 = 16 << 10;
+/// A receive buffer under load; only a single longer frame makes one larger.
+pub const RECEIVE_BUFFER_BYTES_MAX: u32 = 256 << 10;
+/// Receive buffers that a shard keeps for the next connection that needs one.
+pub const SPARE_BUFFERS_BYTES_MAX: u32 = 8 << 20;
+/// Bytes that one connection handles before others of its shard get their turn.
+pub const CONNECTION_TURN_BYTES_MAX: u32 = 1 << 20;
+/// Lines that the connections of a shard may log per second; the rest is only counted.
+pub const CONNECTION_LOG_LINES_PER_SECOND_MAX: u32 = 10;
+
+/// Batches of one producer and partition that may be in flight, and whose outcome the broker remembers.
+pub const PRODUCER_IN_FLIGHT_MAX: u32 = 8;
+/// Producers remembered per partition; the least recently used is forgotten.
+pub const PRODUCERS_PER_PARTITION_MAX: u32 = 1024;
+/// Producers remembered per range.
+pub const PRODUCERS_PER_RANGE_MAX: u32 = 16_384;
+
+/// Letters of a topic name.
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+/// Partitions of one topic.
+pub const TOPIC_PARTITIONS_MAX: u32 = 10_000;
+/// Bytes of any short text on the wire (names, addresses, versions).
+pub const TEXT_BYTES_MAX: usize = 1024;
+/// Ranges of a ring unless said otherwise; a power of two.
+pub const RANGES_DEFAULT: u32 = 256;
+/// Ranges of a ring at most.
+pub const RANGES_MAX: u32 = 65_536;
+/// Ranges that share one coordinator record, hence one compare-and-set.
+pub const RANGES_PER_CHUNK: u32 = 256;
+/// Members of a chain.
+pub const CHAIN_MAX: usize = 7;
+/// Buckets among which topic records are spread in the coordinator.
+pub const TOPIC_BUCKETS: u32 = 256;
+
+/// Value of one coordinator key: below ZooKeeper's own limit of 1 MiB a packet.
+pub const COORDINATOR_VALUE_BYTES_MAX: usize = 1_000_000;
+/// Requests waiting in the embedded coordinator; past it, it answers `Unavailable`.
+pub const COORDINATOR_REQUESTS_MAX: usize = 16_384;
+/// Requests that share one durable write of the embedded coordinator.
+pub const COORDINATOR_BATCH_MAX: usize = 256;
+/// Changed paths that one listener may leave untaken before they collapse into "something below".
+pub const COORDINATOR_EVENTS_MAX: usize = 1024;
+
+/// Longest wait of the controller for seal replies, before it decides with those that came.
+pub const SEAL_WAIT_MS: u64 = 2_000;
+/// Longest wait for reconcile replies, copying included; then the change starts over under a higher epoch.
+pub const RECONCILE_WAIT_MS: u64 = 60_000;
+/// Longest wait for activate replies; then they are sent again.
+pub const ACTIVATE_WAIT_MS: u64 = 2_000;
+/// Before the first retry of a change; doubles with each failure.
+pub const CHANGE_RETRY_MS_MIN: u64 = 20;
+/// Between retries of a change, at most.
+pub const CHANGE_RETRY_MS_MAX: u64 = 5_000;
+/// How long a change that another controller began meanwhile may take before it counts as orphaned.
+pub const ORPHAN_WAIT_MS: u64 = 1_000;
+/// Requests in flight on one connection to a gateway.
+pub const GATEWAY_IN_FLIGHT_MAX: u32 = 64;
+/// Topics that the controller creates or deletes at the same time; the others wait.
+pub const TOPICS_IN_WORK_MAX: usize = 64;
+/// Control entries in one message to a shard.
+pub const CONTROL_ENTRIES_MAX: usize = 1_000;
+/// Longest wait for the answer to control entries; then they are sent again, which does no harm.
+pub const CONTROL_WAIT_MS: u64 = 10_000;
+/// Longest wait for a connection to a shard, hello and proof included.
+pub const SHARD_CONNECT_WAIT_MS: u64 = 1_000;
+/// Before something that failed in the background is tried again; doubles with each failure.
+pub const BACKGROUND_RETRY_MS_MIN: u64 = 20;
+/// Between background retries, at most.
+pub const BACKGROUND_RETRY_MS_MAX: u64 = 1_000;
+/// How long a request about a topic waits unless it says how long.
+pub const TOPIC_WAIT_MS_DEFAULT: u32 = 30_000;
+/// Longest wait of a request about a topic.
+pub const TOPIC_WAIT_MS_MAX: u32 = 600_000;
+/// How long a resolve waits for the topics that it creates; then it answers with their state.
+pub const AUTO_CREATE_WAIT_MS: u32 = 2_000;
+
+const _: () = assert!(FLUSH_BYTES_MAX.is_multiple_of(BLOCK_BYTES) && UNCOPIED_BODY_BYTES_MIN < FLUSH_BYTES_MAX);
+const _: () = assert!(RANGES_DEFAULT.is_power_of_two() && RANGES_PER_CHUNK.is_power_of_two());
+const _: () = assert!(BATCH_BODY_BYTES_MAX < FETCH_BYTES_MAX && RECORD_BYTES_MAX < BATCH_BODY_BYTES_MAX);

@@ -1,0 +1,165 @@
+//! What a range log adds up to: its end, its partitions, its producers.
+//!
+//! A pure fold over entries. Recovery folds the snapshot of the last footer and the entries behind it; a head folds each
+//! entry as it appends it. Equal logs give equal states and equal snapshots.
+
+use std::collections::BTreeMap;
+
+use crate::control::ControlEntry;
+use crate::dedup::ProducerTable;
+use crate::entry::{EntryHeader, EntryKind};
+use crate::ids::*;
+use crate::topic::TopicConfig;
+use crate::wire::codec::{DecodeError, Reader, Wire, wire_struct};
+
+/// Version of a snapshot's form.
+const SNAPSHOT_VERSION: u16 = 1;
+
+wire_struct! {
+    /// A partition that is open in this range.
+    PartitionState {
+        /// Its topic's settings.
+        config: TopicConfig,
+        /// First offset that may be fetched here.
+        log_start: Offset,
+        /// Offset of the next record.
+        next_offset: Offset,
+        /// Where offsets below the first one here are, if anywhere.
+        previous: Option<RangeKey>,
+    }
+}
+
+/// The fold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RangeState {
+    end: LogPoint,
+    last_epoch: Epoch,
+    last_append_timestamp: Timestamp,
+    partitions: BTreeMap<PartitionKey, PartitionState>,
+    producers: ProducerTable,
+}
+
+impl RangeState {
+    /// The end of the log.
+    pub const fn end(&self) -> LogPoint {
+        self.end
+    }
+
+    /// Epoch of the last entry; 0 for an empty log.
+    pub const fn last_epoch(&self) -> Epoch {
+        self.last_epoch
+    }
+
+    /// When the last entry was accepted.
+    pub const fn last_append_timestamp(&self) -> Timestamp {
+        self.last_append_timestamp
+    }
+
+    /// A partition, if it is open here.
+    pub fn partition(&self, key: PartitionKey) -> Option<&PartitionState> {
+        self.partitions.get(&key)
+    }
+
+    /// Every open partition.
+    pub fn partitions(&self) -> impl Iterator<Item = (PartitionKey, &PartitionState)> {
+        self.partitions.iter().map(|(&key, state)| (key, state))
+    }
+
+    /// The producers.
+    pub const fn producers(&self) -> &ProducerTable {
+        &self.producers
+    }
+
+    /// Whether a control entry would change nothing, because its effect is there already.
+    pub fn holds(&self, entry: &ControlEntry) -> bool {
+        let partition = self.partition(entry.partition());
+        match entry {
+            ControlEntry::PartitionOpen { .. } => partition.is_some(),
+            ControlEntry::PartitionConfig { config, .. } => partition.is_none_or(|p| p.config == *config),
+            ControlEntry::PartitionDelete { .. } => partition.is_none(),
+            ControlEntry::LogStart { log_start, .. } => partition.is_none_or(|p| p.log_start >= *log_start),
+        }
+    }
+
+    /// Folds the next entry in. `control` is the decoded body of a control entry, none for a batch.
+    pub fn apply(&mut self, header: &EntryHeader, control: Option<&ControlEntry>) {
+        debug_assert!(header.index > self.end.index, "entries are folded in order");
+        debug_assert_eq!(control.is_some(), header.kind == EntryKind::Control, "control entries come with their body");
+        self.end = LogPoint { index: header.index, hash: header.running_hash };
+        self.last_epoch = header.epoch;
+        self.last_append_timestamp = header.append_timestamp;
+        match control {
+            Some(control) => self.apply_control(control),
+            None => {
+                if let Some(partition) = self.partitions.get_mut(&header.partition_key()) {
+                    partition.next_offset = header.next_offset();
+                }
+                self.producers.apply(header);
+            }
+        }
+    }
+
+    fn apply_control(&mut self, control: &ControlEntry) {
+        match control {
+            ControlEntry::PartitionOpen { partition, config, start_offset, previous } => {
+                self.partitions.entry(*partition).or_insert(PartitionState {
+                    config: *config,
+                    log_start: *start_offset,
+                    next_offset: *start_offset,
+                    previous: *previous,
+                });
+            }
+            ControlEntry::PartitionConfig { partition, config } => {
+                if let Some(state) = self.partitions.get_mut(partition) {
+                    state.config = *config;
+                }
+            }
+            ControlEntry::PartitionDelete { partition } => {
+                self.partitions.remove(partition);
+                self.producers.forget_partition(*partition);
+            }
+            ControlEntry::LogStart { partition, log_start } => {
+                if let Some(state) = self.partitions.get_mut(partition) {
+                    state.log_start = state.log_start.max((*log_start).min(state.next_offset));
+                }
+            }
+        }
+    }
+
+    /// The state as bytes, for a footer (`docs/DATA_FILE.md`, "Snapshot").
+    pub fn snapshot(&self) -> Vec<u8> {
+        self.to_bytes()
+    }
+
+    /// The state of a footer.
+    pub fn restore(snapshot: &[u8]) -> Result<Self, DecodeError> {
+        Self::from_bytes(snapshot)
+    }
+}
+
+impl Wire for RangeState {
+    fn put(&self, out: &mut Vec<u8>) {
+        SNAPSHOT_VERSION.put(out);
+        self.end.put(out);
+        self.last_epoch.put(out);
+        self.last_append_timestamp.put(out);
+        (self.partitions.len() as u32).put(out);
+        for (key, state) in &self.partitions {
+            key.put(out);
+            state.put(out);
+        }
+        self.producers.put(out);
+    }
+
+    fn take(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        if reader.take::<u16>()? != SNAPSHOT_VERSION {
+            return Err(DecodeError::Field { field: "snapshot version" });
+        }
+        let (end, last_epoch, last_append_timestamp) = (reader.take()?, reader.take()?, reader.take()?);
+        let mut partitions = BTreeMap::new();
+        for _ in 0..reader.take::<u32>()? {
+            partitions.insert(reader.take()?, reader.take()?);
+        }
+        Ok(Self { end, last_epoch, last_append_timestamp, partitions, producers: reader.take()? })
+    }
+}

@@ -1,0 +1,79 @@
+//! Frames and messages, sans-I/O (`docs/PROTOCOL.md`): `net` drives them on glommio, `clients/rust` on tokio.
+
+pub mod codec;
+pub mod controller;
+pub mod data;
+pub mod error_reply;
+pub mod frame;
+pub mod hello;
+pub mod resolve;
+
+pub use codec::{DecodeError, Reader, Wire};
+pub use controller::*;
+pub use data::*;
+pub use error_reply::ErrorReply;
+pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, encode_frame};
+pub use hello::*;
+pub use resolve::*;
+
+/// What a frame asks for. Numbers below 10 open a connection, 10..20 go to shards, 20..40 to gateways, from 40 on they
+/// are for peers and controllers and need a hello that proved the cluster secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Api {
+    /// First frame of every connection.
+    Hello = 1,
+    /// Proves the cluster secret.
+    Prove = 2,
+    /// Appends one batch.
+    Produce = 10,
+    /// Reads batches, waiting for them if asked to.
+    Fetch = 11,
+    /// Looks offsets up: earliest, latest, by time.
+    ListOffsets = 12,
+    /// The map: nodes, rings, topics.
+    Resolve = 20,
+    /// Creates a topic.
+    CreateTopic = 21,
+    /// Deletes a topic.
+    DeleteTopic = 22,
+    /// Promises an epoch and reports the log's end.
+    Seal = 40,
+    /// Brings a log to an exact end under a promised epoch.
+    Reconcile = 41,
+    /// Tells the members of the chain that the record now names.
+    Activate = 42,
+    /// Appends control entries at the head.
+    AppendControl = 43,
+}
+
+impl Api {
+    /// The api of a number from the wire.
+    pub const fn from_number(number: u16) -> Option<Self> {
+        Some(match number {
+            1 => Self::Hello,
+            2 => Self::Prove,
+            10 => Self::Produce,
+            11 => Self::Fetch,
+            12 => Self::ListOffsets,
+            20 => Self::Resolve,
+            21 => Self::CreateTopic,
+            22 => Self::DeleteTopic,
+            40 => Self::Seal,
+            41 => Self::Reconcile,
+            42 => Self::Activate,
+            43 => Self::AppendControl,
+            _ => return None,
+        })
+    }
+
+    /// The version of this api's messages that this release speaks.
+    pub const fn version(self) -> u8 {
+        1
+    }
+
+    /// Whether only a connection that proved the cluster secret may ask this.
+    pub const fn needs_proof(self) -> bool {
+        self as u16 >= 40
+    }
+}

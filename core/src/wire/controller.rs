@@ -1,0 +1,177 @@
+//! What the controller asks of shards: seal, reconcile, activate (`docs/REPLICATION.md`), and control entries.
+//!
+//! Each message carries many ranges, and a shard answers it after one durable promise write for all of them.
+
+use super::codec::wire_struct;
+use crate::chain::ChainMember;
+use crate::control::ControlEntry;
+use crate::error_code::ErrorCode;
+use crate::ids::*;
+
+wire_struct! {
+    /// One range to seal.
+    SealRange {
+        /// The range.
+        range: RangeId,
+        /// The epoch to promise.
+        epoch: Epoch,
+    }
+}
+
+wire_struct! {
+    /// Asks for promises. From its promise on, a member acknowledges nothing under an older epoch.
+    SealRequest {
+        /// Who holds the pending epochs.
+        writer: WriterId,
+        /// The process this is for; any other refuses with `not_owner`, because its shards may divide ranges otherwise.
+        incarnation: Incarnation,
+        /// The ring.
+        ring: RingId,
+        /// What to seal.
+        ranges: Vec<SealRange>,
+    }
+}
+
+wire_struct! {
+    /// What a member has, told after its promise is durable.
+    SealReport {
+        /// The range.
+        range: RangeId,
+        /// `stale` when a higher epoch was promised before; then `promised` is that one.
+        error: Option<ErrorCode>,
+        /// Highest promise.
+        promised: Epoch,
+        /// Last epoch into which the log was reconciled.
+        marker: Epoch,
+        /// Durable end of the log.
+        end: LogPoint,
+        /// Epoch of the last entry; 0 for an empty log.
+        last_epoch: Epoch,
+        /// Highest index known committed.
+        known_committed: LogIndex,
+    }
+}
+
+wire_struct! {
+    /// Answer to a seal.
+    SealReply {
+        /// The process that answers.
+        incarnation: Incarnation,
+        /// Its disk.
+        store: StoreId,
+        /// In the order of the request.
+        ranges: Vec<SealReport>,
+    }
+}
+
+wire_struct! {
+    /// One range to reconcile.
+    ReconcileRange {
+        /// The range.
+        range: RangeId,
+        /// The promised epoch.
+        epoch: Epoch,
+        /// The exact end the log must have.
+        end: LogPoint,
+        /// Where to copy from what is missing; none: the member itself is the source.
+        source: Option<ChainMember>,
+    }
+}
+
+wire_struct! {
+    /// Brings logs to an exact end, and persists the marker.
+    ReconcileRequest {
+        /// Who holds the pending epochs.
+        writer: WriterId,
+        /// The process this is for; any other refuses.
+        incarnation: Incarnation,
+        /// The ring.
+        ring: RingId,
+        /// What to reconcile.
+        ranges: Vec<ReconcileRange>,
+    }
+}
+
+wire_struct! {
+    /// One range to activate.
+    ActivateRange {
+        /// The range.
+        range: RangeId,
+        /// The epoch.
+        epoch: Epoch,
+        /// Head first.
+        chain: Vec<ChainMember>,
+        /// The end every member was reconciled to; committed from now on.
+        start: LogPoint,
+    }
+}
+
+wire_struct! {
+    /// Tells that the record now names this chain.
+    ActivateRequest {
+        /// The ring.
+        ring: RingId,
+        /// What to activate.
+        ranges: Vec<ActivateRange>,
+    }
+}
+
+wire_struct! {
+    /// What became of one range.
+    RangeOutcome {
+        /// The range.
+        range: RangeId,
+        /// None: done.
+        error: Option<ErrorCode>,
+        /// For `stale`: the epoch promised instead.
+        epoch: Epoch,
+    }
+}
+
+wire_struct! {
+    /// Answer to reconcile and activate.
+    RangesReply {
+        /// In the order of the request.
+        ranges: Vec<RangeOutcome>,
+    }
+}
+
+wire_struct! {
+    /// One control entry to append.
+    AppendControlRange {
+        /// The range.
+        range: RangeKey,
+        /// The epoch believed in.
+        epoch: Epoch,
+        /// What to append; a head that holds its effect already answers without appending.
+        entry: ControlEntry,
+    }
+}
+
+wire_struct! {
+    /// Appends control entries; answered when all are committed.
+    AppendControlRequest {
+        /// What to append.
+        entries: Vec<AppendControlRange>,
+    }
+}
+
+wire_struct! {
+    /// What became of one control entry.
+    AppendControlOutcome {
+        /// The range.
+        range: RangeKey,
+        /// None: committed.
+        error: Option<ErrorCode>,
+        /// For `not_owner` and `stale`: the epoch to refresh to.
+        epoch: Epoch,
+    }
+}
+
+wire_struct! {
+    /// Answer to append-control.
+    AppendControlReply {
+        /// In the order of the request.
+        entries: Vec<AppendControlOutcome>,
+    }
+}
