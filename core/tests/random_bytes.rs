@@ -1,0 +1,257 @@
+//! Decoders against bytes from anywhere: none panics, none takes memory out of proportion to what was sent, and what one
+//! accepts means the same when it is sent on.
+//!
+//! Batch bodies and entry headers have the same properties beside their code (`core/src/batch/tests.rs`,
+//! `core/src/entry/tests.rs`). A failure prints the smallest input that shows it.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::fmt::Debug;
+
+use minikafka_core::control::ControlEntry;
+use minikafka_core::range_state::RangeState;
+use minikafka_core::topic::{TopicConfig, TopicState};
+use minikafka_core::wire::frame::{Envelope, FrameLimits};
+use minikafka_core::wire::*;
+use minikafka_core::*;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::Config;
+
+/// Memory that a decoder may take for each byte of a message: an empty text is 2 bytes sent and 24 in memory, and a list
+/// that grows is there twice for a moment, the new one half empty.
+const MEMORY_PER_BYTE_MAX: usize = 40;
+/// For errors and small lists.
+const MEMORY_MIN: usize = 1 << 10;
+
+/// The system's allocator, which remembers per thread how much was in use at once.
+struct Measuring;
+
+thread_local! {
+    static IN_USE: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(bytes: isize) {
+    IN_USE.set(IN_USE.get() + bytes);
+    PEAK.set(PEAK.get().max(IN_USE.get()));
+}
+
+// SAFETY: both calls are the system allocator's, unchanged; counting touches thread-locals that need neither an
+// initialiser nor a destructor, so it never allocates.
+unsafe impl GlobalAlloc for Measuring {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Measuring = Measuring;
+
+/// What `work` returns, and how much memory it had in use at once.
+fn measured<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = IN_USE.get();
+    PEAK.set(before);
+    let result = work();
+    (result, (PEAK.get() - before) as usize)
+}
+
+/// Decodes `bytes` as an `M` and holds the decoder to its promises.
+fn check<M: Wire + PartialEq + Debug>(bytes: &[u8]) -> Result<(), TestCaseError> {
+    let (decoded, memory) = measured(|| M::from_bytes(bytes));
+    let name = std::any::type_name::<M>();
+    prop_assert!(
+        memory <= MEMORY_MIN + MEMORY_PER_BYTE_MAX * bytes.len(),
+        "{name}: {memory} bytes of memory for {} bytes",
+        bytes.len()
+    );
+    if let Ok(message) = decoded {
+        // Not the same bytes: an error code of a newer release becomes `internal`.
+        prop_assert_eq!(M::from_bytes(&message.to_bytes()), Ok(message), "{}", name);
+    }
+    Ok(())
+}
+
+/// The same for every message there is.
+fn check_all(bytes: &[u8]) -> Result<(), TestCaseError> {
+    check::<Hello>(bytes)?;
+    check::<HelloReply>(bytes)?;
+    check::<Proof>(bytes)?;
+    check::<ErrorReply>(bytes)?;
+    check::<ProduceRequest>(bytes)?;
+    check::<ProduceReply>(bytes)?;
+    check::<FetchRequest>(bytes)?;
+    check::<FetchReply>(bytes)?;
+    check::<ListOffsetsRequest>(bytes)?;
+    check::<ListOffsetsReply>(bytes)?;
+    check::<ResolveRequest>(bytes)?;
+    check::<ResolveReply>(bytes)?;
+    check::<CreateTopicRequest>(bytes)?;
+    check::<DeleteTopicRequest>(bytes)?;
+    check::<TopicDescription>(bytes)?;
+    check::<SealRequest>(bytes)?;
+    check::<SealReply>(bytes)?;
+    check::<ReconcileRequest>(bytes)?;
+    check::<ActivateRequest>(bytes)?;
+    check::<RangesReply>(bytes)?;
+    check::<AppendControlRequest>(bytes)?;
+    check::<AppendControlReply>(bytes)?;
+    check::<ControlEntry>(bytes)
+}
+
+const RANGE: RangeKey = RangeKey { ring: RingId(1), range: RangeId(2) };
+const PARTITION: PartitionKey = PartitionKey { topic: TopicId(3), partition: Partition(4) };
+const CONFIG: TopicConfig = TopicConfig { retention_ms: -1, retention_bytes: 5, batch_bytes_max: 6 };
+
+fn control_entries() -> [ControlEntry; 4] {
+    let (partition, config) = (PARTITION, CONFIG);
+    [
+        ControlEntry::PartitionOpen { partition, config, start_offset: Offset(7), previous: Some(RANGE) },
+        ControlEntry::PartitionConfig { partition, config },
+        ControlEntry::PartitionDelete { partition },
+        ControlEntry::LogStart { partition, log_start: Offset(8) },
+    ]
+}
+
+fn topic() -> TopicDescription {
+    TopicDescription {
+        name: "orders".to_owned(),
+        error: None,
+        topic: TopicId(3),
+        partitions: 9,
+        ring: RingId(1),
+        state: TopicState::Ready,
+        config: CONFIG,
+        placement: vec![Placement { partition: Partition(1), range: RangeId(2) }; 3],
+    }
+}
+
+/// Good messages with lists, texts and options in them, to be spoiled.
+fn good_messages() -> Vec<Vec<u8>> {
+    let fetched = FetchedPartition {
+        partition: PARTITION,
+        error: Some(ErrorCode::Moved),
+        epoch: Epoch(1),
+        log_start: Offset(2),
+        committed_end: Offset(3),
+        previous: Some(RANGE),
+        entries_bytes: 4,
+    };
+    let wanted =
+        FetchPartition { range: RANGE, epoch: Epoch(1), partition: PARTITION, offset: Offset(2), bytes_max: 3 };
+    let query = OffsetQuery::AppendedAtOrAfter(Timestamp(5));
+    let offset = ListOffsetsPartition { range: RANGE, epoch: Epoch(1), partition: PARTITION, query };
+    let chain = RangeChain { epoch: Epoch(4), places: vec![ChainPlace { node: NodeId(1), shard: ShardId(0) }; 2] };
+    let resolved = ResolveReply {
+        cluster: ClusterId(1),
+        nodes: vec![NodeAddress { node: NodeId(1), rack: "a".into(), shards: vec!["host:1".into(), "host:2".into()] }],
+        rings: vec![RingMap { ring: RingId(1), replication: 1, chains: vec![chain; 4] }],
+        topics: vec![topic(); 2],
+    };
+    let topics = vec!["one".to_owned(), String::new(), "zwei".to_owned()];
+    let mut all = vec![
+        FetchRequest { wait_ms_max: 1, bytes_min: 2, bytes_max: 3, partitions: vec![wanted; 3] }.to_bytes(),
+        FetchReply { partitions: vec![fetched; 3] }.to_bytes(),
+        ListOffsetsRequest { partitions: vec![offset; 3] }.to_bytes(),
+        ResolveRequest { topics, all_topics: false, with_rings: true, create_missing: true }.to_bytes(),
+        resolved.to_bytes(),
+        topic().to_bytes(),
+        ErrorReply::of(ErrorCode::Stale).to_bytes(),
+    ];
+    all.extend(control_entries().map(|entry| entry.to_bytes()));
+    all
+}
+
+/// Changes of single bytes, then a cut, then bytes behind it.
+type Spoiling = (Vec<(Index, u8)>, Option<Index>, Vec<u8>);
+
+fn spoiling() -> impl Strategy<Value = Spoiling> {
+    (vec((any::<Index>(), any::<u8>()), 0..6), proptest::option::weighted(0.3, any::<Index>()), vec(any::<u8>(), 0..6))
+}
+
+fn spoil(mut bytes: Vec<u8>, (changes, cut, behind): Spoiling) -> Vec<u8> {
+    for (at, value) in changes {
+        let at = at.index(bytes.len());
+        bytes[at] = value;
+    }
+    if let Some(cut) = cut {
+        bytes.truncate(cut.index(bytes.len()));
+    }
+    bytes.extend(behind);
+    bytes
+}
+
+proptest! {
+    #![proptest_config(Config { failure_persistence: None, ..Config::with_cases(512) })]
+
+    #[test]
+    fn messages_of_random_bytes(bytes in vec(any::<u8>(), 0..400)) {
+        check_all(&bytes)?;
+    }
+
+    /// Zeros make the longest lists of the smallest items.
+    #[test]
+    fn messages_of_counts_and_zeros(count in any::<u32>(), lead in 0_usize..40, zeros in 0_usize..20_000) {
+        let mut bytes = vec![0; lead];
+        bytes.extend((count % 30_000).to_le_bytes());
+        bytes.resize(bytes.len() + zeros, 0);
+        check_all(&bytes)?;
+    }
+
+    #[test]
+    fn good_messages_that_were_spoiled(message in any::<Index>(), spoiling in spoiling()) {
+        let good = good_messages();
+        check_all(&spoil(good[message.index(good.len())].clone(), spoiling))?;
+    }
+
+    #[test]
+    fn frame_headers(
+        random in vec(any::<u8>(), 32),
+        keep_magic in any::<bool>(),
+        head in vec(any::<u8>(), 0..64),
+    ) {
+        let mut bytes: [u8; FRAME_HEADER_BYTES] = random.try_into().expect("as many as were asked for");
+        if keep_magic {
+            bytes[..4].copy_from_slice(b"MKw1");
+        }
+        for limits in [FrameLimits::REQUEST, FrameLimits::REPLY] {
+            let (decoded, memory) = measured(|| FrameHeader::decode(&bytes, limits));
+            prop_assert_eq!(memory, 0, "a header is decoded where it is");
+            if let Ok(header) = decoded {
+                prop_assert!(header.head_bytes <= limits.head_bytes_max && header.bulk_bytes <= limits.bulk_bytes_max);
+                prop_assert!(header.verify(&bytes, &head).is_err(), "nobody hits a checksum by chance");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_with_any_bit_flipped_is_refused(
+        head in vec(any::<u8>(), 0..64),
+        correlation in any::<u64>(),
+        bit in any::<Index>(),
+    ) {
+        let mut bytes = Vec::new();
+        encode_frame(&mut bytes, Envelope::request(Api::Resolve, correlation), &head, 0);
+        let bit = bit.index(bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let (header, head) = bytes.split_first_chunk().expect("a frame begins with its header");
+        let decoded = FrameHeader::decode(header, FrameLimits::REQUEST);
+        prop_assert!(decoded.and_then(|frame| frame.verify(header, head)).is_err(), "bit {}", bit);
+    }
+
+    #[test]
+    fn snapshots_that_were_spoiled(spoiling in spoiling(), behind in vec(any::<u8>(), 0..400)) {
+        check::<RangeState>(&spoil(RangeState::default().snapshot(), spoiling.clone()))?;
+        // A version that is known, then anything.
+        let version = RangeState::default().snapshot()[..2].to_vec();
+        check::<RangeState>(&[version, behind].concat())?;
+    }
+}

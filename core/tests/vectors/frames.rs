@@ -1,0 +1,358 @@
+//! `frames.json`: one frame of every message, and frames and heads to be refused.
+
+use minikafka_core::control::ControlEntry;
+use minikafka_core::entry::EntryHeader;
+use minikafka_core::topic::{TopicConfig, TopicState};
+use minikafka_core::wire::frame::{Envelope, FrameLimits};
+use minikafka_core::wire::*;
+use minikafka_core::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{Hex, golden};
+
+const ABOUT: &str = "\
+    Frames (docs/PROTOCOL.md). Each of `frames` is a whole frame without its bulk: `head` is the message \
+    whose fields `fields` tells, `bulk_bytes` what follows. `malformed_frames` are refused by their \
+    header or checksum under the limits of a request, `malformed_heads` by their fields; `error` names \
+    the refusal.";
+
+#[derive(Serialize, Deserialize)]
+struct Frames {
+    about: String,
+    frames: Vec<Frame>,
+    malformed_frames: Vec<MalformedFrame>,
+    malformed_heads: Vec<MalformedHead>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Frame {
+    name: String,
+    api: u16,
+    version: u8,
+    correlation: u64,
+    is_reply: bool,
+    error: u16,
+    fields: Value,
+    head: Hex,
+    bulk_bytes: u32,
+    frame: Hex,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MalformedFrame {
+    name: String,
+    error: String,
+    frame: Hex,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MalformedHead {
+    name: String,
+    message: String,
+    error: String,
+    head: Hex,
+}
+
+/// Decodes a head and encodes it again.
+type Again = fn(&[u8]) -> Result<Vec<u8>, DecodeError>;
+
+fn again<M: Wire>(head: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    M::from_bytes(head).map(|message| message.to_bytes())
+}
+
+const RANGE: RangeKey = RangeKey { ring: RingId(1), range: RangeId(209) };
+const PARTITION: PartitionKey = PartitionKey { topic: TopicId(0x0123_4567_89ab_cdef), partition: Partition(3) };
+const CONFIG: TopicConfig = TopicConfig { retention_ms: -1, retention_bytes: 1 << 40, batch_bytes_max: 1 << 20 };
+
+fn frame<M: Wire>(name: &str, envelope: Envelope, message: &M, bulk_bytes: u32, fields: Value) -> (Frame, Again) {
+    let head = message.to_bytes();
+    let mut bytes = Vec::new();
+    encode_frame(&mut bytes, envelope, &head, bulk_bytes);
+    let frame = Frame {
+        name: name.to_owned(),
+        api: envelope.api,
+        version: envelope.version,
+        correlation: envelope.correlation,
+        is_reply: envelope.is_reply,
+        error: envelope.error.map_or(0, |code| code as u16),
+        fields,
+        head: Hex(head),
+        bulk_bytes,
+        frame: Hex(bytes),
+    };
+    (frame, again::<M>)
+}
+
+fn ask(api: Api) -> Envelope {
+    Envelope::request(api, 7)
+}
+
+fn answer(api: Api, error: Option<ErrorCode>) -> Envelope {
+    Envelope { is_reply: true, error, ..Envelope::request(api, 0xfedc_ba98_7654_3210) }
+}
+
+fn opening() -> Vec<(Frame, Again)> {
+    let hello = Hello {
+        protocol_min: 1,
+        protocol_max: 1,
+        role: Role::Controller,
+        nonce: *b"0123456789abcdef",
+        cluster: ClusterId(0),
+        client_name: "vectors".into(),
+        client_version: "1.2.3".into(),
+    };
+    let reply = HelloReply {
+        protocol: 1,
+        nonce: *b"fedcba9876543210",
+        cluster: ClusterId(42),
+        node: NodeId(1),
+        shard: GATEWAY_SHARD,
+        server_version: "0.1.0".into(),
+        batch_body_bytes_max: 4 << 20,
+        record_bytes_max: 2 << 20,
+        in_flight_max: 1024,
+        idle_deadline_ms: 600_000,
+    };
+    let proof = prove(b"secret", Prover::Opener, hello.role, &hello.nonce, &reply.nonce);
+    let hello_fields = json!({"protocol_min": 1, "protocol_max": 1, "role": 2, "nonce": "0123456789abcdef",
+        "cluster": 0, "client_name": "vectors", "client_version": "1.2.3"});
+    let reply_fields = json!({"protocol": 1, "nonce": "fedcba9876543210", "cluster": 42, "node": 1, "shard": 65535,
+        "server_version": "0.1.0", "batch_body_bytes_max": 4 << 20, "record_bytes_max": 2 << 20,
+        "in_flight_max": 1024, "idle_deadline_ms": 600_000});
+    let proof_fields = json!({"secret": "secret", "prover": "minikafka opener", "of": ["hello", "hello_reply"]});
+    vec![
+        frame("hello", ask(Api::Hello), &hello, 0, hello_fields),
+        frame("hello_reply", answer(Api::Hello, None), &reply, 0, reply_fields),
+        frame("prove", ask(Api::Prove), &proof, 0, proof_fields),
+    ]
+}
+
+fn data(header: EntryHeader) -> Vec<(Frame, Again)> {
+    let produce = ProduceRequest { epoch: Epoch(5), timeout_ms: 30_000, header };
+    let produced = ProduceReply { base_offset: Offset(1_000_000_007), append_timestamp: Timestamp(1_790_000_000_123) };
+    let wanted =
+        FetchPartition { range: RANGE, epoch: Epoch(5), partition: PARTITION, offset: Offset(17), bytes_max: 1 << 20 };
+    let fetch = FetchRequest { wait_ms_max: 500, bytes_min: 1, bytes_max: 4 << 20, partitions: vec![wanted] };
+    let fetched = |error, previous, entries_bytes| FetchedPartition {
+        partition: PARTITION,
+        error,
+        epoch: Epoch(6),
+        log_start: Offset(10),
+        committed_end: Offset(99),
+        previous,
+        entries_bytes,
+    };
+    let moved = fetched(Some(ErrorCode::Moved), Some(RANGE), 0);
+    let reply = FetchReply { partitions: vec![fetched(None, None, 272), moved] };
+    let query = |query| ListOffsetsPartition { range: RANGE, epoch: Epoch(5), partition: PARTITION, query };
+    let times = OffsetQuery::AppendedAtOrAfter(Timestamp(1_790_000_000_000));
+    let list =
+        ListOffsetsRequest { partitions: vec![query(OffsetQuery::Earliest), query(OffsetQuery::Latest), query(times)] };
+    let listed = ListedOffset { partition: PARTITION, error: None, epoch: Epoch(5), offset: Offset(12) };
+    let listed = ListOffsetsReply { partitions: vec![listed] };
+    let partition = json!({"topic": PARTITION.topic.0, "partition": 3});
+    let fetched_fields = |error: u16, previous: Value, bytes: u32| {
+        json!({"partition": partition, "error": error, "epoch": 6, "log_start": 10, "committed_end": 99,
+            "previous": previous, "entries_bytes": bytes})
+    };
+    let range = json!({"ring": 1, "range": 209});
+    let fetch_fields = json!({"wait_ms_max": 500, "bytes_min": 1, "bytes_max": 4 << 20, "partitions": [
+        {"range": range, "epoch": 5, "partition": partition, "offset": 17, "bytes_max": 1 << 20}]});
+    let query_fields = |kind: u8, timestamp: i64| json!({"range": range, "epoch": 5, "partition": partition, "kind": kind, "timestamp": timestamp});
+    vec![
+        frame("produce", ask(Api::Produce), &produce, header.body_bytes, json!({"epoch": 5, "timeout_ms": 30_000})),
+        frame(
+            "produce_reply",
+            answer(Api::Produce, None),
+            &produced,
+            0,
+            json!({"base_offset": 1_000_000_007, "append_timestamp": 1_790_000_000_123u64}),
+        ),
+        frame("fetch", ask(Api::Fetch), &fetch, 0, fetch_fields),
+        frame(
+            "fetch_reply",
+            answer(Api::Fetch, None),
+            &reply,
+            272,
+            json!({"partitions": [fetched_fields(0, Value::Null, 272), fetched_fields(125, range.clone(), 0)]}),
+        ),
+        frame(
+            "list_offsets",
+            ask(Api::ListOffsets),
+            &list,
+            0,
+            json!({"partitions": [query_fields(0, 0), query_fields(1, 0), query_fields(2, 1_790_000_000_000)]}),
+        ),
+        frame(
+            "list_offsets_reply",
+            answer(Api::ListOffsets, None),
+            &listed,
+            0,
+            json!({"partitions": [{"partition": partition, "error": 0, "epoch": 5, "offset": 12}]}),
+        ),
+    ]
+}
+
+fn directory() -> Vec<(Frame, Again)> {
+    let topic = TopicDescription {
+        name: "orders".into(),
+        error: None,
+        topic: PARTITION.topic,
+        partitions: 8,
+        ring: RingId(1),
+        state: TopicState::Ready,
+        config: CONFIG,
+        placement: vec![Placement { partition: Partition(2), range: RangeId(7) }],
+    };
+    let chain = RangeChain { epoch: Epoch(5), places: vec![ChainPlace { node: NodeId(1), shard: ShardId(0) }] };
+    let ring = RingMap { ring: RingId(1), replication: 1, chains: vec![chain.clone(), RangeChain { ..chain }] };
+    let node = NodeAddress { node: NodeId(1), rack: String::new(), shards: vec!["127.0.0.1:19100".into()] };
+    let resolve =
+        ResolveRequest { topics: vec!["orders".into()], all_topics: false, with_rings: true, create_missing: false };
+    let reply =
+        ResolveReply { cluster: ClusterId(42), nodes: vec![node], rings: vec![ring], topics: vec![topic.clone()] };
+    let create =
+        CreateTopicRequest { name: "orders".into(), partitions: 8, replication: 0, config: CONFIG, timeout_ms: 10_000 };
+    let delete = DeleteTopicRequest { name: "orders".into(), timeout_ms: 10_000 };
+    let refused = ErrorReply::because("range 1/209 is at epoch 6").at_epoch(Epoch(6)).after_ms(20);
+    let config = json!({"retention_ms": -1, "retention_bytes": 1u64 << 40, "batch_bytes_max": 1 << 20});
+    let topic_fields = json!({"name": "orders", "error": 0, "topic": PARTITION.topic.0, "partitions": 8, "ring": 1,
+        "state": 2, "config": config, "placement": [{"partition": 2, "range": 7}]});
+    let chain_fields = json!({"epoch": 5, "places": [{"node": 1, "shard": 0}]});
+    let reply_fields = json!({"cluster": 42, "nodes": [{"node": 1, "rack": "", "shards": ["127.0.0.1:19100"]}],
+        "rings": [{"ring": 1, "replication": 1, "chains": [chain_fields, chain_fields]}], "topics": [topic_fields]});
+    let resolve_fields =
+        json!({"topics": ["orders"], "all_topics": false, "with_rings": true, "create_missing": false});
+    let create_fields =
+        json!({"name": "orders", "partitions": 8, "replication": 0, "config": config, "timeout_ms": 10_000});
+    let error_fields = json!({"epoch": 6, "retry_after_ms": 20, "message": "range 1/209 is at epoch 6"});
+    vec![
+        frame("resolve", ask(Api::Resolve), &resolve, 0, resolve_fields),
+        frame("resolve_reply", answer(Api::Resolve, None), &reply, 0, reply_fields),
+        frame("create_topic", ask(Api::CreateTopic), &create, 0, create_fields),
+        frame("create_topic_reply", answer(Api::CreateTopic, None), &topic, 0, topic_fields),
+        frame("delete_topic", ask(Api::DeleteTopic), &delete, 0, json!({"name": "orders", "timeout_ms": 10_000})),
+        frame("error_reply", answer(Api::Produce, Some(ErrorCode::Stale)), &refused, 0, error_fields),
+    ]
+}
+
+fn control() -> Vec<(Frame, Again)> {
+    let entries = [
+        ControlEntry::PartitionOpen {
+            partition: PARTITION,
+            config: CONFIG,
+            start_offset: Offset(0),
+            previous: Some(RANGE),
+        },
+        ControlEntry::PartitionConfig { partition: PARTITION, config: CONFIG },
+        ControlEntry::PartitionDelete { partition: PARTITION },
+        ControlEntry::LogStart { partition: PARTITION, log_start: Offset(10) },
+    ];
+    let append = AppendControlRequest {
+        entries: entries.map(|entry| AppendControlRange { range: RANGE, epoch: Epoch(5), entry }).into(),
+    };
+    let kinds = json!({"kinds": ["partition_open", "partition_config", "partition_delete", "log_start"]});
+    let seal = SealRequest {
+        writer: WriterId(9),
+        incarnation: Incarnation(11),
+        ring: RingId(1),
+        ranges: vec![SealRange { range: RANGE.range, epoch: Epoch(6) }],
+    };
+    let seal_fields = json!({"writer": 9, "incarnation": 11, "ring": 1, "ranges": [{"range": 209, "epoch": 6}]});
+    vec![
+        frame("seal", ask(Api::Seal), &seal, 0, seal_fields),
+        frame("append_control", ask(Api::AppendControl), &append, 0, kinds),
+    ]
+}
+
+fn malformed_frames(good: &[u8]) -> Vec<MalformedFrame> {
+    let spoiled = |name: &str, error: &str, at: usize, bytes: &[u8]| {
+        let mut frame = good.to_vec();
+        frame[at..at + bytes.len()].copy_from_slice(bytes);
+        MalformedFrame { name: name.into(), error: error.into(), frame: Hex(frame) }
+    };
+    vec![
+        spoiled("an http request", "magic", 0, b"GET "),
+        spoiled("a head of 4 GiB", "too_large", 4, &[0xff; 4]),
+        spoiled("a bulk of 4 MiB and one byte", "too_large", 8, &((4u32 << 20) + 1).to_le_bytes()),
+        spoiled("an unknown flag", "field", 15, &[2]),
+        spoiled("a reserved field that is set", "field", 26, &[1]),
+        spoiled("a flipped bit in the correlation", "crc", 16, &[good[16] ^ 1]),
+        spoiled("a flipped bit in the head", "crc", 32, &[good[32] ^ 0x80]),
+        spoiled("a flipped bit in the checksum", "crc", 28, &[good[28] ^ 4]),
+    ]
+}
+
+fn malformed_heads(frames: &[Frame]) -> Vec<MalformedHead> {
+    let head_of = |name: &str| frames.iter().find(|frame| frame.name == name).expect("a frame above").head.0.clone();
+    let spoiled = |name: &str, message: &str, error: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut head = head_of(message);
+        change(&mut head);
+        MalformedHead { name: name.into(), message: message.into(), error: error.into(), head: Hex(head) }
+    };
+    vec![
+        spoiled("cut by a byte", "fetch", "truncated", &|head| head.truncate(head.len() - 1)),
+        spoiled("a byte too many", "fetch", "trailing", &|head| head.push(0)),
+        spoiled("a list of four thousand million", "fetch", "truncated", &|head| head[12..16].fill(0xff)),
+        spoiled("an unknown role", "hello", "field", &|head| head[4] = 9),
+        spoiled("a text that is not UTF-8", "hello", "field", &|head| head[31] = 0xff),
+        spoiled("a text longer than 1024", "hello", "field", &|head| head[29..31].copy_from_slice(&[0xff, 0x7f])),
+        spoiled("a bool that is 2", "resolve", "field", &|head| *head.last_mut().expect("not empty") = 2),
+        spoiled("an unknown offset query", "list_offsets", "field", &|head| head[30] = 3),
+        spoiled("produce flags", "produce", "field", &|head| head[12] = 1),
+        spoiled("no entry header", "produce", "field", &|head| head[16..20].fill(0)),
+    ]
+}
+
+fn frame_error(error: &FrameError) -> &'static str {
+    match error {
+        FrameError::Magic(_) => "magic",
+        FrameError::TooLarge { .. } => "too_large",
+        FrameError::Crc { .. } => "crc",
+        FrameError::Field(_) => "field",
+    }
+}
+
+fn head_error(error: &DecodeError) -> &'static str {
+    match error {
+        DecodeError::Truncated { .. } => "truncated",
+        DecodeError::Trailing(_) => "trailing",
+        DecodeError::Field { .. } => "field",
+    }
+}
+
+fn read_frame(bytes: &[u8]) -> Result<FrameHeader, FrameError> {
+    let header = bytes.first_chunk().expect("vectors hold whole headers");
+    let decoded = FrameHeader::decode(header, FrameLimits::REQUEST)?;
+    decoded.verify(header, &bytes[FRAME_HEADER_BYTES..]).map(|()| decoded)
+}
+
+#[test]
+fn frames() {
+    let (frames, agains): (Vec<_>, Vec<_>) =
+        [opening(), data(crate::entries::produced()), directory(), control()].into_iter().flatten().unzip();
+    let malformed_frames = malformed_frames(&frames[0].frame.0);
+    let malformed_heads = malformed_heads(&frames);
+    let stored = golden("frames.json", &Frames { about: ABOUT.into(), frames, malformed_frames, malformed_heads });
+
+    let by_name = |name: &str| {
+        let at = stored.frames.iter().position(|frame| frame.name == name);
+        agains[at.expect("a message of a frame above")]
+    };
+    for frame in &stored.frames {
+        let header = read_frame(&frame.frame.0).unwrap_or_else(|error| panic!("{}: {error}", frame.name));
+        assert_eq!((header.api, header.correlation, header.is_reply), (frame.api, frame.correlation, frame.is_reply));
+        assert_eq!(header.bulk_bytes, frame.bulk_bytes);
+        assert_eq!(header.error.map_or(0, |code| code as u16), frame.error);
+        assert_eq!(by_name(&frame.name)(&frame.head.0).as_ref(), Ok(&frame.head.0), "{}", frame.name);
+    }
+    for malformed in &stored.malformed_frames {
+        let error = read_frame(&malformed.frame.0).expect_err(&malformed.name);
+        assert_eq!(frame_error(&error), malformed.error, "{}: {error}", malformed.name);
+    }
+    for malformed in &stored.malformed_heads {
+        let error = by_name(&malformed.message)(&malformed.head.0).expect_err(&malformed.name);
+        assert_eq!(head_error(&error), malformed.error, "{}: {error}", malformed.name);
+    }
+}
