@@ -1,0 +1,298 @@
+//! One range's log: append, group commit, roll, read, truncate, recover.
+//!
+//! The caller (the broker's shard) decides indexes, epochs and hashes; the log puts them on disk, says when they are
+//! durable, and finds them again. One log is used by one thread; its methods take `&self`, and those that are not `async`
+//! never wait.
+//!
+//! ```text
+//!   append -> open flush buffer -> flush in flight -> durable -> (committed, by set_committed)
+//!             (copied entries)     (write_durable)    durable_index
+//!   active segment -- roll(snapshot) --> rolled segment -- last index committed --> sealed (footer)
+//! ```
+
+use std::path::Path;
+use std::rc::Rc;
+
+use minikafka_core::entry::EntryHeader;
+use minikafka_core::{Epoch, LogIndex, LogPoint, Offset, PartitionKey, RangeKey, Timestamp};
+
+use crate::disk::Disk;
+use crate::error::{AppendError, Damage, LogError, ReadError};
+use crate::shard_storage::ShardStorage;
+use crate::slice::SharedSlice;
+
+mod append;
+mod read;
+mod recovery;
+mod roll;
+mod runs;
+mod scan;
+mod state;
+mod truncate;
+
+pub use read::Reader;
+use state::Inner;
+
+/// Rebuilds the range's state while a log is recovered or truncated.
+pub trait RecoveryVisitor {
+    /// Begin (again) from this snapshot; `None`: from nothing. Comes before the first entry, and once more when a
+    /// truncation is found on disk after entries above it were already delivered.
+    fn snapshot(&mut self, snapshot: Option<&[u8]>);
+
+    /// The next entry, verified.
+    fn entry(&mut self, header: &EntryHeader, body: &[u8]);
+
+    /// The state as of the last entry, for the footer of a segment that was rolled but not sealed.
+    fn take_snapshot(&mut self) -> Vec<u8>;
+
+    /// Entries that had been durable and cannot be read; the next entry comes from behind them.
+    fn damaged(&mut self, damage: &Damage) {
+        let _ = damage;
+    }
+}
+
+/// What recovery found.
+#[derive(Clone, Debug, Default)]
+pub struct RecoveryReport {
+    /// End of the log; all of it is durable.
+    pub end: LogPoint,
+    /// First index that this log still has; `end.index + 1` when it has none.
+    pub first_index: LogIndex,
+    /// Epoch of the last entry; 0 without one.
+    pub last_epoch: Epoch,
+    /// Append timestamp of the last entry; 0 without one.
+    pub last_timestamp: Timestamp,
+    /// Epoch into which the log was last reconciled; 0 without a file (then the promise file knows).
+    pub marker: Epoch,
+    /// Whether there is a file: a range that should have one and has none lost its log.
+    pub has_file: bool,
+    /// Bytes of flushes dropped as a torn end.
+    pub torn_bytes: u64,
+    /// Rot. When not empty, the log serves reads and refuses appends.
+    pub damage: Vec<Damage>,
+}
+
+/// An open log and what its recovery found.
+pub struct Opened<D: Disk> {
+    /// The log.
+    pub log: RangeLog<D>,
+    /// What was found.
+    pub report: RecoveryReport,
+}
+
+/// Where an entry's body is.
+pub enum Body<'a, D: Disk> {
+    /// To be copied, once, into the current flush buffer.
+    Copied(&'a [u8]),
+    /// In a buffer of [`RangeLog::body_buffer`], to be written from there.
+    Whole(BodyBuffer<D>),
+}
+
+/// A buffer into which a large body is received, so that it is written and forwarded without a copy.
+pub struct BodyBuffer<D: Disk> {
+    buffer: D::Buffer,
+    body_bytes: usize,
+}
+
+/// What became of an appended entry.
+pub struct Appended {
+    /// The whole entry (header, body, padding), when its body was [`Body::Whole`]: the same memory that goes to disk, to be
+    /// forwarded from. Copied bodies are the caller's to forward.
+    pub entry: Option<SharedSlice>,
+}
+
+/// The log of one range. Clones share it.
+#[derive(Clone)]
+pub struct RangeLog<D: Disk> {
+    inner: Rc<Inner<D>>,
+}
+
+impl<D: Disk> RangeLog<D> {
+    /// Opens and recovers the log in `storage.range_dir(range)`; a range that never had data has no directory.
+    pub async fn open(
+        storage: Rc<ShardStorage<D>>,
+        range: RangeKey,
+        visitor: &mut impl RecoveryVisitor,
+    ) -> Result<Opened<D>, LogError> {
+        recovery::open(storage, range, visitor).await
+    }
+
+    /// A buffer to receive a body into, for [`Body::Whole`].
+    pub fn body_buffer(&self, body_bytes: u32) -> BodyBuffer<D> {
+        BodyBuffer::new(&self.inner.storage.disk, body_bytes)
+    }
+
+    /// Takes an entry; it becomes durable by itself. `header` is final (index, epoch, offsets, running hash): its index must be
+    /// the end's + 1 and its hash must follow, [`RangeLog::must_roll`] must have been heeded, or this panics.
+    pub fn append(&self, header: &EntryHeader, body: Body<'_, D>) -> Result<Appended, AppendError> {
+        self.inner.append(header, body)
+    }
+
+    /// Whether [`RangeLog::append`] would take an entry now: nothing is half done after an append that is asked for first.
+    pub fn check_append(&self) -> Result<(), AppendError> {
+        self.inner.state.borrow().check_append(&self.inner)
+    }
+
+    /// Whether an entry of `entry_bytes` (header, body, padding) needs [`RangeLog::roll`] first.
+    pub fn must_roll(&self, entry_bytes: usize) -> bool {
+        self.inner.state.borrow().must_roll(entry_bytes)
+    }
+
+    /// Ends the current segment; `snapshot` is the range's state as of [`RangeLog::end`]. Never waits: the next segment
+    /// was prepared ahead.
+    pub fn roll(&self, snapshot: Vec<u8>) {
+        self.inner.roll(snapshot);
+    }
+
+    /// Says that entries up to `index` are committed: rolled segments below it get their footers in the background.
+    pub fn set_committed(&self, index: LogIndex) {
+        {
+            let mut state = self.inner.state.borrow_mut();
+            state.committed = state.committed.max(index);
+        }
+        self.inner.seal_next();
+    }
+
+    /// The last entry appended.
+    pub fn end(&self) -> LogPoint {
+        self.inner.state.borrow().end
+    }
+
+    /// First index this log still has.
+    pub fn first_index(&self) -> LogIndex {
+        self.inner.state.borrow().first_index()
+    }
+
+    /// Epoch of the last entry.
+    pub fn last_epoch(&self) -> Epoch {
+        self.inner.state.borrow().last_epoch
+    }
+
+    /// Append timestamp of the last entry.
+    pub fn last_timestamp(&self) -> Timestamp {
+        self.inner.state.borrow().last_timestamp
+    }
+
+    /// Highest index that survives a power loss.
+    pub fn durable_index(&self) -> LogIndex {
+        self.inner.state.borrow().durable
+    }
+
+    /// Waits until the durable index is above `index`; fails when the log does.
+    pub async fn durable_above(&self, index: LogIndex) -> Result<LogIndex, LogError> {
+        self.inner
+            .changed
+            .wait_for(|| {
+                let state = self.inner.state.borrow();
+                match &state.failure {
+                    Some(failure) => Some(Err(failure.clone())),
+                    None => (state.durable > index).then_some(Ok(state.durable)),
+                }
+            })
+            .await
+    }
+
+    /// Calls `listener` (which must not await, and may call the log) whenever the durable index grew, and when the log failed.
+    pub fn on_durable(&self, listener: impl Fn() + 'static) {
+        *self.inner.listener.borrow_mut() = Some(Rc::new(listener));
+    }
+
+    /// Why this log takes nothing more, if so.
+    pub fn failed(&self) -> Option<LogError> {
+        self.inner.state.borrow().failure.clone()
+    }
+
+    /// Rot found so far, by recovery and by reads.
+    pub fn damage(&self) -> Vec<Damage> {
+        self.inner.state.borrow().damage.clone()
+    }
+
+    /// Whether the log has a file (a marker then lives in it).
+    pub fn has_file(&self) -> bool {
+        !self.inner.state.borrow().segments.is_empty()
+    }
+
+    /// Bytes appended and not yet durable.
+    pub fn append_backlog_bytes(&self) -> u64 {
+        self.inner.state.borrow().backlog_bytes
+    }
+
+    /// Waits, first come first served, until the backlog leaves room for more.
+    pub async fn append_space(&self) -> Result<(), LogError> {
+        self.inner.append_space().await
+    }
+
+    /// Entries of a partition from the one that contains `from`, as stored, up to index `up_to` (known committed) and about
+    /// `max_bytes`, but one at least if there is one. Adjacent entries share a slice. Empty: nothing there yet.
+    pub async fn read_partition(
+        &self,
+        partition: PartitionKey,
+        from: Offset,
+        up_to: LogIndex,
+        max_bytes: usize,
+        reader: &mut Reader,
+    ) -> Result<Vec<SharedSlice>, ReadError> {
+        self.inner.read_partition(partition, from, up_to, max_bytes, reader).await
+    }
+
+    /// Entries in order of index, from exactly `from`, as stored, durable or not, about `max_bytes` but one at least if there is one.
+    pub async fn read_index(&self, from: LogIndex, max_bytes: usize) -> Result<Vec<SharedSlice>, ReadError> {
+        self.inner.read_index(from, max_bytes).await
+    }
+
+    /// Base offset of the partition's first entry appended at `timestamp` or later; `None`: there is none.
+    pub async fn offset_at_time(
+        &self,
+        partition: PartitionKey,
+        timestamp: Timestamp,
+    ) -> Result<Option<Offset>, ReadError> {
+        self.inner.offset_at_time(partition, timestamp).await
+    }
+
+    /// The log's point at `index`, for comparing logs; `None` when it is not in this log (any more).
+    pub async fn point_at(&self, index: LogIndex) -> Result<Option<LogPoint>, ReadError> {
+        self.inner.point_at(index).await
+    }
+
+    /// Gives the files of sealed segments that end below `index` back to the pool, but for the newest sealed one. The
+    /// log starts that allow it must be durable already. Returns the first index that is left.
+    pub async fn drop_segments_before(&self, index: LogIndex) -> Result<LogIndex, LogError> {
+        self.inner.drop_segments_before(index).await
+    }
+
+    /// Makes `point` the end, durably, and replays the state from the last footer. Waits for flushes in flight; nothing may be
+    /// appended meanwhile. Refused below a sealed segment (those are committed) and where the hash differs.
+    pub async fn truncate_to(&self, point: LogPoint, visitor: &mut impl RecoveryVisitor) -> Result<(), LogError> {
+        self.inner.truncate_to(point, visitor).await
+    }
+
+    /// Makes the marker durable by an empty flush. `false`: there is no file to hold it, the promise file must.
+    pub async fn persist_marker(&self, epoch: Epoch) -> Result<bool, LogError> {
+        self.inner.persist_marker(epoch).await
+    }
+
+    /// Epoch into which this log was last reconciled.
+    pub fn marker(&self) -> Epoch {
+        self.inner.state.borrow().marker
+    }
+
+    /// Closes the last flush with an empty one when the log is idle and that was not done yet; cheap to call from a tick.
+    pub fn seal_tail(&self) {
+        self.inner.seal_tail();
+    }
+
+    /// Waits for what is in flight, closes the last flush, closes the files.
+    pub async fn close(&self) -> Result<(), LogError> {
+        self.inner.close().await
+    }
+
+    /// Removes everything this log has, giving its files to the pool: for a range that moved away.
+    pub async fn delete(&self) -> Result<(), LogError> {
+        self.inner.delete().await
+    }
+
+    /// Where the files are.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+}

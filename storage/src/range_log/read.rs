@@ -1,0 +1,328 @@
+//! Reads: by partition and offset, by index, by time.
+//!
+//! A read plans runs from the indexes, fetches them, and walks their entries to pick what is wanted. Everything that comes
+//! from disk is verified, header and body; what does not verify is reported with its place and never handed out.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use minikafka_core::entry::{EntryHeader, EntryKind};
+use minikafka_core::limits::READ_BYTES_MAX;
+use minikafka_core::{LogIndex, LogPoint, Offset, PartitionKey, Timestamp};
+
+use super::runs::{FetchedRun, Wanted};
+use super::state::Inner;
+use crate::disk::Disk;
+use crate::error::{Damage, DamageKind, ReadError};
+use crate::flush::{self, FoundEntry};
+use crate::slice::SharedSlice;
+use crate::wait::Notify;
+
+/// Remembers where a consumer of one partition is, and what was read ahead for it.
+#[derive(Default)]
+pub struct Reader {
+    next: Option<Offset>,
+    ahead: Option<Ahead>,
+}
+
+struct Ahead {
+    from: Offset,
+    bytes_max: usize,
+    slot: Rc<AheadSlot>,
+}
+
+#[derive(Default)]
+struct AheadSlot {
+    found: RefCell<Option<Result<Found, ReadError>>>,
+    changed: Notify,
+}
+
+/// What a read picked.
+#[derive(Clone, Default)]
+pub(super) struct Found {
+    pub slices: Vec<SharedSlice>,
+    bytes: usize,
+    count: usize,
+    last: Option<EntryHeader>,
+    from_disk: bool,
+    /// Where the last slice ends in its run, so that an adjacent entry extends it.
+    open_slice: Option<(usize, usize)>,
+}
+
+/// What to pick from runs.
+struct Pick {
+    wanted: Wanted,
+    after: LogIndex,
+    up_to: LogIndex,
+    bytes_max: usize,
+    /// Entries are missing from the index: a jump in what is found is damage, not a gap.
+    lost: Option<Damage>,
+}
+
+impl Pick {
+    /// Whether `header`, found next, leaves something out.
+    fn leaves_out(&self, header: &EntryHeader, last: Option<&EntryHeader>) -> bool {
+        match self.wanted {
+            Wanted::Everything => header.index > last.map_or(self.after, |last| last.index).next(),
+            Wanted::Partition(_, from) => header.base_offset > last.map_or(from, EntryHeader::next_offset),
+        }
+    }
+}
+
+impl<D: Disk> Inner<D> {
+    pub async fn read_partition(
+        self: &Rc<Self>,
+        partition: PartitionKey,
+        from: Offset,
+        up_to: LogIndex,
+        bytes_max: usize,
+        reader: &mut Reader,
+    ) -> Result<Vec<SharedSlice>, ReadError> {
+        let up_to = up_to.min(self.state.borrow().durable);
+        let is_sequential = reader.next == Some(from);
+        let mut found = match reader.ahead.take() {
+            Some(ahead) if ahead.from == from && ahead.bytes_max <= bytes_max => ahead.slot.take().await?,
+            _ => Found::default(),
+        };
+        if found.count == 0 {
+            let wanted = Wanted::Partition(partition, from);
+            found = self.find(Pick { wanted, after: LogIndex(0), up_to, bytes_max, lost: self.lost() }).await?;
+        }
+        reader.next = found.last.map(|last| last.next_offset());
+        if let Some(next) = reader.next
+            && found.from_disk
+            && is_sequential
+        {
+            let bytes_max = bytes_max.min(READ_BYTES_MAX as usize);
+            reader.ahead = Some(self.read_ahead(partition, next, up_to, bytes_max));
+        }
+        Ok(found.slices)
+    }
+
+    pub async fn read_index(&self, from: LogIndex, bytes_max: usize) -> Result<Vec<SharedSlice>, ReadError> {
+        let (first, end) = {
+            let state = self.state.borrow();
+            (state.first_index(), state.end.index)
+        };
+        if from < first {
+            return Err(ReadError::Dropped { index: from, first });
+        }
+        let after = LogIndex(from.0 - 1);
+        let pick = Pick { wanted: Wanted::Everything, after, up_to: end, bytes_max, lost: self.lost() };
+        Ok(self.find(pick).await?.slices)
+    }
+
+    /// The header of entry `index`; `None` when it is not in this log.
+    pub async fn header_at(&self, index: LogIndex) -> Result<Option<EntryHeader>, ReadError> {
+        let after = LogIndex(index.0.saturating_sub(1));
+        let pick = Pick { wanted: Wanted::Everything, after, up_to: index, bytes_max: 1, lost: None };
+        Ok(self.find(pick).await?.last)
+    }
+
+    /// The log's point at `index`; `None` when it is not known here (any more).
+    pub async fn point_at(&self, index: LogIndex) -> Result<Option<LogPoint>, ReadError> {
+        let known = {
+            let state = self.state.borrow();
+            let borders = state.segments.iter().flat_map(|segment| [segment.start, segment.end]);
+            borders.chain([state.end]).find(|point| point.index == index)
+        };
+        match known {
+            Some(point) => Ok(Some(point)),
+            None => {
+                let header = self.header_at(index).await?;
+                Ok(header.map(|header| LogPoint { index, hash: header.running_hash }))
+            }
+        }
+    }
+
+    pub async fn offset_at_time(
+        &self,
+        partition: PartitionKey,
+        timestamp: Timestamp,
+    ) -> Result<Option<Offset>, ReadError> {
+        let up_to = self.state.borrow().durable;
+        let Some(mut after) = self.index_before_time(timestamp).await? else { return Ok(None) };
+        loop {
+            let runs = self.plan(Wanted::Partition(partition, Offset(0)), after, up_to, 1).await?;
+            let Some(last) = runs.last().map(|run| run.last_index) else { return Ok(None) };
+            for fetched in self.fetch(runs).await? {
+                let mut hit = None;
+                self.walk(&fetched, |entry, _| {
+                    let is_it = entry.header.partition_key() == partition
+                        && entry.header.kind == EntryKind::Batch
+                        && entry.header.append_timestamp >= timestamp;
+                    if is_it {
+                        hit = Some(entry.header.base_offset);
+                    }
+                    Ok(is_it)
+                })?;
+                if hit.is_some() {
+                    return Ok(hit);
+                }
+            }
+            after = last;
+        }
+    }
+
+    /// An index below which every entry was appended before `timestamp`; `None`: all were.
+    async fn index_before_time(&self, timestamp: Timestamp) -> Result<Option<LogIndex>, ReadError> {
+        let mut number = 0;
+        loop {
+            let (segment, sealed) = {
+                let state = self.state.borrow();
+                let mut later = state.segments.iter().filter(|segment| segment.number() >= number);
+                let qualifies = |segment: &&crate::segment::LogSegment<D>| match &segment.contents {
+                    crate::segment::Contents::Sealed(sealed) => sealed.trailer.last_timestamp >= timestamp,
+                    crate::segment::Contents::Unsealed(unsealed) => unsealed.last_timestamp >= timestamp,
+                };
+                let Some(segment) = later.find(qualifies) else { return Ok(None) };
+                match segment.unsealed() {
+                    Some(unsealed) => {
+                        if let Some(first) = unsealed.index.first_index_at(timestamp) {
+                            return Ok(Some(LogIndex(first.0 - 1)));
+                        }
+                        (segment.file.clone(), None)
+                    }
+                    None => (segment.file.clone(), segment.sealed().map(|sealed| sealed.trailer)),
+                }
+            };
+            if let Some(trailer) = sealed
+                && let Some(first) = self.load_index(&segment, &trailer).await?.first_index_at(timestamp)
+            {
+                return Ok(Some(LogIndex(first.0 - 1)));
+            }
+            number = segment.name.number + 1;
+        }
+    }
+
+    fn lost(&self) -> Option<Damage> {
+        self.state.borrow().lost.clone()
+    }
+
+    /// Plans and fetches until something is found or there is nothing more.
+    async fn find(&self, mut pick: Pick) -> Result<Found, ReadError> {
+        let mut found = Found::default();
+        loop {
+            let runs = self.plan(pick.wanted, pick.after, pick.up_to, pick.bytes_max).await?;
+            let Some(last) = runs.last().map(|run| run.last_index) else {
+                // Nothing found may be nothing there, or just what was lost.
+                let lost = pick.lost.filter(|lost| lost.last_index > pick.after);
+                return lost.map_or(Ok(found), |lost| Err(ReadError::Damaged(lost)));
+            };
+            for fetched in self.fetch(runs).await? {
+                match self.pick_from(&fetched, &pick, &mut found) {
+                    Ok(true) => return Ok(found),
+                    Ok(false) => {}
+                    // What is good is handed out; the damage is met again by the next read.
+                    Err(_) if found.count > 0 => return Ok(found),
+                    Err(error) => return Err(error),
+                }
+            }
+            if found.count > 0 {
+                return Ok(found);
+            }
+            pick.after = last;
+        }
+    }
+
+    /// Picks from one run; true when there is enough.
+    fn pick_from(&self, fetched: &FetchedRun<D>, pick: &Pick, found: &mut Found) -> Result<bool, ReadError> {
+        found.open_slice = None;
+        found.from_disk |= fetched.from_disk;
+        self.walk(fetched, |entry, check| {
+            let header = &entry.header;
+            if header.index > pick.up_to {
+                return Ok(true);
+            }
+            let is_wanted = match pick.wanted {
+                Wanted::Everything => true,
+                Wanted::Partition(partition, from) => {
+                    header.kind == EntryKind::Batch
+                        && header.partition_key() == partition
+                        && header.next_offset() > from
+                }
+            };
+            if header.index <= pick.after || !is_wanted {
+                return Ok(false);
+            }
+            if found.count > 0 && found.bytes + header.entry_bytes() > pick.bytes_max {
+                return Ok(true);
+            }
+            if let Some(lost) = pick.lost.as_ref().filter(|_| pick.leaves_out(header, found.last.as_ref())) {
+                return Err(ReadError::Damaged(lost.clone()));
+            }
+            check()?;
+            found.add(fetched, entry);
+            Ok(false)
+        })
+    }
+
+    /// Walks the live entries of a run until `visit` returns true; gives it a way to verify the body. True: `visit` did.
+    pub fn walk(
+        &self,
+        fetched: &FetchedRun<D>,
+        mut visit: impl FnMut(&FoundEntry, &dyn Fn() -> Result<(), ReadError>) -> Result<bool, ReadError>,
+    ) -> Result<bool, ReadError> {
+        let run = &fetched.run;
+        let damaged = |at: usize, first_index: LogIndex, last_index: LogIndex, kind: DamageKind| {
+            let position = run.position + at as u64;
+            let damage = Damage { path: run.segment.path.clone(), position, first_index, last_index, kind };
+            self.state.borrow_mut().note_damage(&damage);
+            ReadError::Damaged(damage)
+        };
+        let mut at = 0;
+        let mut index = run.first_index;
+        while index <= run.last_index {
+            let entry = flush::entry_at(&fetched.bytes, at).map_err(|kind| damaged(at, index, run.last_index, kind))?;
+            if entry.header.index != index {
+                return Err(damaged(at, index, run.last_index, DamageKind::Hash));
+            }
+            let check = || match fetched.from_disk {
+                true => entry.check_body(&fetched.bytes).map_err(|kind| damaged(at, index, index, kind)),
+                false => Ok(()),
+            };
+            if visit(&entry, &check)? {
+                return Ok(true);
+            }
+            at = entry.end();
+            index = index.next();
+        }
+        Ok(false)
+    }
+
+    fn read_ahead(self: &Rc<Self>, partition: PartitionKey, from: Offset, up_to: LogIndex, bytes_max: usize) -> Ahead {
+        let slot = Rc::new(AheadSlot::default());
+        let (log, filled) = (self.clone(), slot.clone());
+        self.storage.disk.spawn(async move {
+            let wanted = Wanted::Partition(partition, from);
+            let pick = Pick { wanted, after: LogIndex(0), up_to, bytes_max, lost: log.lost() };
+            let found = log.find(pick).await;
+            *filled.found.borrow_mut() = Some(found);
+            filled.changed.notify_all();
+        });
+        Ahead { from, bytes_max, slot }
+    }
+}
+
+impl AheadSlot {
+    async fn take(&self) -> Result<Found, ReadError> {
+        self.changed.wait_for(|| self.found.borrow_mut().take()).await
+    }
+}
+
+impl Found {
+    fn add<D: Disk>(&mut self, fetched: &FetchedRun<D>, entry: &FoundEntry) {
+        let start = match self.open_slice.take() {
+            Some((start, end)) if end == entry.at => {
+                self.slices.pop();
+                start
+            }
+            _ => entry.at,
+        };
+        self.slices.push(fetched.bytes.slice(start..entry.end()));
+        self.open_slice = Some((start, entry.end()));
+        self.bytes += entry.header.entry_bytes();
+        self.count += 1;
+        self.last = Some(entry.header);
+    }
+}

@@ -1,0 +1,276 @@
+//! Runs: stretches of whole entries, found through the indexes, fetched from memory or by few aligned reads.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use minikafka_core::limits::{READ_BYTES_MAX, READ_GAP_BYTES_MAX, READS_IN_FLIGHT_MAX};
+use minikafka_core::{LogIndex, Offset, PartitionKey};
+
+use super::state::{Inner, State};
+use crate::disk::{BLOCK_BYTES, Disk, SharedBytes};
+use crate::error::{Damage, DamageKind, ReadError};
+use crate::footer::{self, Trailer};
+use crate::index::{Extent, FlushSpan, SegmentIndex};
+use crate::segment::{Contents, SegmentFile};
+use crate::slice::SharedSlice;
+use crate::wait::join_all;
+
+/// What is looked for.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted {
+    /// Entries of a partition from an offset on.
+    Partition(PartitionKey, Offset),
+    /// All entries.
+    Everything,
+}
+
+/// A stretch of whole entries with consecutive indexes.
+pub(super) struct Run<D: Disk> {
+    pub segment: Rc<SegmentFile<D>>,
+    pub position: u64,
+    pub bytes: u32,
+    pub first_index: LogIndex,
+    pub last_index: LogIndex,
+    /// Set when it was in memory; what comes from disk is verified.
+    memory: Option<SharedSlice>,
+}
+
+/// A run with its bytes.
+pub(super) struct FetchedRun<D: Disk> {
+    pub run: Run<D>,
+    pub bytes: SharedSlice,
+    pub from_disk: bool,
+}
+
+/// Where a segment's index is.
+enum IndexPlace<D: Disk> {
+    /// In the state: its runs were taken already.
+    Taken(Vec<Run<D>>),
+    /// In a footer that must be looked up.
+    Footer(Rc<SegmentFile<D>>, Trailer),
+}
+
+impl<D: Disk> Inner<D> {
+    /// Runs that may hold what is `wanted` at indexes above `after` and up to `up_to`, of about `bytes_max` bytes but one at
+    /// least if there is one.
+    pub async fn plan(
+        &self,
+        wanted: Wanted,
+        after: LogIndex,
+        up_to: LogIndex,
+        bytes_max: usize,
+    ) -> Result<Vec<Run<D>>, ReadError> {
+        let bytes_max = bytes_max.max(1);
+        let mut runs: Vec<Run<D>> = Vec::new();
+        let mut bytes = 0;
+        let mut number = self.state.borrow().first_segment(wanted, after);
+        while let Some((this, place)) =
+            number.and_then(|number| self.index_place(number, wanted, after..up_to, bytes_max - bytes))
+        {
+            let found = match place {
+                IndexPlace::Taken(runs) => runs,
+                IndexPlace::Footer(segment, trailer) => {
+                    let index = self.load_index(&segment, &trailer).await?;
+                    self.state.borrow().runs_of(&segment, &index, wanted, after..up_to, bytes_max - bytes)
+                }
+            };
+            bytes += found.iter().map(|run| run.bytes as usize).sum::<usize>();
+            runs.extend(found);
+            if bytes >= bytes_max {
+                break;
+            }
+            number = Some(this + 1);
+        }
+        Ok(runs)
+    }
+
+    /// The bytes of runs, in order; runs near each other share a read.
+    pub async fn fetch(&self, runs: Vec<Run<D>>) -> Result<Vec<FetchedRun<D>>, ReadError> {
+        let mut fetched = Vec::with_capacity(runs.len());
+        let mut groups = group(runs).into_iter().peekable();
+        while groups.peek().is_some() {
+            let some = groups.by_ref().take(READS_IN_FLIGHT_MAX);
+            for group in join_all(some.map(|group| self.fetch_group(group))).await {
+                fetched.extend(group?);
+            }
+        }
+        Ok(fetched)
+    }
+
+    /// The index of a sealed segment, from the cache or its footer.
+    pub async fn load_index(
+        &self,
+        segment: &Rc<SegmentFile<D>>,
+        trailer: &Trailer,
+    ) -> Result<Rc<SegmentIndex>, ReadError> {
+        if let Some(index) = self.storage.footers.get(trailer.generation) {
+            return Ok(index);
+        }
+        let bytes = trailer.padded_body_bytes() as usize;
+        let body = segment.read(&self.storage.disk, trailer.footer_position, bytes).await?;
+        let body = (*body).as_ref();
+        let index = if footer::body_matches(trailer, body) { footer::decode_index(trailer, body) } else { None };
+        let Some(index) = index else {
+            let damage = Damage {
+                path: segment.path.clone(),
+                position: trailer.footer_position,
+                first_index: trailer.start.index.next(),
+                last_index: trailer.end.index,
+                kind: DamageKind::Footer,
+            };
+            self.state.borrow_mut().note_damage(&damage);
+            return Err(ReadError::Damaged(damage));
+        };
+        let index = Rc::new(index);
+        self.storage.footers.insert(trailer.generation, index.clone());
+        Ok(index)
+    }
+
+    /// The first segment numbered `number` or above, and its runs or where to find them.
+    fn index_place(
+        &self,
+        number: u64,
+        wanted: Wanted,
+        range: Range<LogIndex>,
+        bytes_max: usize,
+    ) -> Option<(u64, IndexPlace<D>)> {
+        let state = self.state.borrow();
+        let at = state.segments.partition_point(|segment| segment.number() < number);
+        let segment = state.segments.get(at)?;
+        if segment.start.index >= range.end {
+            return None;
+        }
+        let place = match &segment.contents {
+            Contents::Unsealed(unsealed) => {
+                IndexPlace::Taken(state.runs_of(&segment.file, &unsealed.index, wanted, range, bytes_max))
+            }
+            Contents::Sealed(sealed) => IndexPlace::Footer(segment.file.clone(), sealed.trailer),
+        };
+        Some((segment.number(), place))
+    }
+
+    async fn fetch_group(&self, group: Vec<Run<D>>) -> Result<Vec<FetchedRun<D>>, ReadError> {
+        let (Some(first), Some(last)) = (group.first(), group.last()) else { return Ok(Vec::new()) };
+        let block = BLOCK_BYTES as u64;
+        let start = first.position / block * block;
+        let end = (last.position + u64::from(last.bytes)).next_multiple_of(block);
+        let bytes: Option<SharedBytes> = if first.memory.is_some() {
+            None
+        } else {
+            Some(first.segment.read(&self.storage.disk, start, (end - start) as usize).await?)
+        };
+        let fetched = group.into_iter().filter_map(|mut run| {
+            let slice = match (&bytes, run.memory.take()) {
+                (_, Some(memory)) => memory,
+                (Some(bytes), None) => {
+                    let at = (run.position - start) as usize;
+                    SharedSlice::new(bytes.clone(), at..at + run.bytes as usize)
+                }
+                (None, None) => return None,
+            };
+            Some(FetchedRun { run, bytes: slice, from_disk: bytes.is_some() })
+        });
+        Ok(fetched.collect())
+    }
+}
+
+impl<D: Disk> State<D> {
+    /// The number of the segment in which to begin to look.
+    fn first_segment(&self, wanted: Wanted, after: LogIndex) -> Option<u64> {
+        let above = self.segments.partition_point(|segment| segment.end.index <= after);
+        let mut candidates = self.segments.range(above..);
+        let Wanted::Partition(partition, from) = wanted else {
+            return candidates.next().map(|segment| segment.number());
+        };
+        let mut first = None;
+        for segment in candidates.rev() {
+            let first_offset = match &segment.contents {
+                Contents::Unsealed(unsealed) => {
+                    unsealed.index.extents_from(partition, Offset(0)).first().map(|extent| extent.first_offset)
+                }
+                Contents::Sealed(sealed) => {
+                    let at = sealed.partitions.binary_search_by_key(&partition, |(key, _)| *key);
+                    at.ok().map(|at| sealed.partitions[at].1)
+                }
+            };
+            if let Some(first_offset) = first_offset {
+                first = Some(segment.number());
+                if first_offset <= from {
+                    break;
+                }
+            }
+        }
+        first
+    }
+
+    /// Runs of one segment with indexes above `range.start` and up to `range.end`, until they are `bytes_max` together.
+    fn runs_of(
+        &self,
+        segment: &Rc<SegmentFile<D>>,
+        index: &SegmentIndex,
+        wanted: Wanted,
+        range: Range<LogIndex>,
+        bytes_max: usize,
+    ) -> Vec<Run<D>> {
+        let mut bytes_left = bytes_max;
+        let from_extent = |extent: &Extent| (extent.position, extent.bytes, extent.first_index, extent.last_index);
+        let from_flush = |flush: &FlushSpan| (flush.position, flush.bytes, flush.first_index, flush.last_index);
+        let is_above = |(_, _, _, last): &(u64, u32, LogIndex, LogIndex)| *last > range.start;
+        let fits = |(_, bytes, first, _): &(u64, u32, LogIndex, LogIndex)| {
+            let fits = *first <= range.end && bytes_left > 0;
+            bytes_left = bytes_left.saturating_sub(*bytes as usize);
+            fits
+        };
+        let run = |(position, bytes, first_index, last_index)| {
+            let memory = self.memory_of(segment.name.number, position, bytes);
+            Run { segment: segment.clone(), position, bytes, first_index, last_index, memory }
+        };
+        match wanted {
+            Wanted::Partition(partition, from) => {
+                let extents = index.extents_from(partition, from).iter().map(from_extent);
+                extents.filter(is_above).take_while(fits).map(run).collect()
+            }
+            Wanted::Everything => {
+                let flushes = index.flushes_from(range.start.next()).iter().map(from_flush);
+                flushes.filter(is_above).take_while(fits).map(run).collect()
+            }
+        }
+    }
+
+    fn memory_of(&self, segment: u64, position: u64, bytes: u32) -> Option<SharedSlice> {
+        if let Some((start, flush)) = self.in_memory(segment, position, bytes.into()) {
+            let at = (position - start) as usize;
+            return Some(SharedSlice::new(flush, at..at + bytes as usize));
+        }
+        // What is still being filled cannot be shared: it is copied.
+        let active = self.active().filter(|active| active.number() == segment)?;
+        let at = position.checked_sub(active.unsealed()?.write_position)? as usize;
+        let copy = self.open.as_ref()?.bytes().get(at..at + bytes as usize)?.to_vec();
+        let length = copy.len();
+        Some(SharedSlice::new(Rc::new(copy), 0..length))
+    }
+}
+
+/// Puts runs that one read should fetch together; runs in memory stand alone.
+fn group<D: Disk>(runs: Vec<Run<D>>) -> Vec<Vec<Run<D>>> {
+    let mut groups: Vec<Vec<Run<D>>> = Vec::new();
+    for run in runs {
+        let joins = groups.last().is_some_and(|group| joins(group, &run));
+        match groups.last_mut() {
+            Some(group) if joins => group.push(run),
+            _ => groups.push(vec![run]),
+        }
+    }
+    groups
+}
+
+fn joins<D: Disk>(group: &[Run<D>], run: &Run<D>) -> bool {
+    let (Some(first), Some(last)) = (group.first(), group.last()) else { return false };
+    let last_end = last.position + u64::from(last.bytes);
+    first.memory.is_none()
+        && run.memory.is_none()
+        && Rc::ptr_eq(&first.segment, &run.segment)
+        && run.position >= last_end
+        && run.position - last_end <= u64::from(READ_GAP_BYTES_MAX)
+        && run.position + u64::from(run.bytes) - first.position <= u64::from(READ_BYTES_MAX)
+}

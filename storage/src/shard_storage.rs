@@ -1,0 +1,100 @@
+//! What the range logs of one shard share: the disk, the segment pool, and the budgets for flushes, recent data and footers.
+
+use std::path::{Path, PathBuf};
+
+use minikafka_core::limits;
+use minikafka_core::{RangeKey, ShardId};
+
+use crate::disk::Disk;
+use crate::error::LogError;
+use crate::recent::{FooterCache, RecentCache};
+use crate::segment_pool::SegmentPool;
+use crate::wait::ByteBudget;
+
+/// Sizes; the defaults are right but for tests and small memories.
+#[derive(Clone, Debug)]
+pub struct StorageConfig {
+    /// Smallest segment file; a power of two.
+    pub segment_bytes_min: u64,
+    /// Largest segment file; a power of two.
+    pub segment_bytes_max: u64,
+    /// Coalesced flushes grow to this.
+    pub flush_bytes_max: usize,
+    /// Flushes in flight, all logs of the shard together.
+    pub flush_in_flight_bytes_max: u64,
+    /// Appended and not yet durable, per log.
+    pub undurable_bytes_max: u64,
+    /// Recently written flushes kept in memory for readers, all logs of the shard together.
+    pub recent_bytes_max: u64,
+    /// Footers of sealed segments kept in memory, all logs of the shard together.
+    pub footer_bytes_max: u64,
+    /// Segment files kept for recycling.
+    pub pool_bytes_max: u64,
+    /// Space on the file system that no new segment may take.
+    pub reserve_bytes: u64,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes_min: limits::SEGMENT_BYTES_MIN,
+            segment_bytes_max: limits::SEGMENT_BYTES_MAX,
+            flush_bytes_max: limits::FLUSH_BYTES_MAX as usize,
+            flush_in_flight_bytes_max: limits::FLUSH_IN_FLIGHT_BYTES_MAX.into(),
+            undurable_bytes_max: limits::UNDURABLE_BYTES_MAX.into(),
+            recent_bytes_max: limits::RECENT_BYTES_DEFAULT,
+            footer_bytes_max: limits::FOOTER_CACHE_BYTES_DEFAULT,
+            pool_bytes_max: limits::SEGMENT_POOL_BYTES_DEFAULT,
+            reserve_bytes: limits::DISK_RESERVE_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// What the range logs of one shard share. Wrap it in an `Rc`.
+pub struct ShardStorage<D: Disk> {
+    pub(crate) disk: D,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) config: StorageConfig,
+    pub(crate) pool: SegmentPool<D>,
+    pub(crate) flush_budget: ByteBudget,
+    pub(crate) recent: RecentCache,
+    pub(crate) footers: FooterCache,
+}
+
+impl<D: Disk> ShardStorage<D> {
+    /// Opens the shared part of shard `shard` of `shards` in a data directory; adopts pool files of shards that no
+    /// longer exist.
+    pub async fn open(
+        disk: D,
+        data_dir: &Path,
+        shard: ShardId,
+        shards: u16,
+        config: StorageConfig,
+    ) -> Result<Self, LogError> {
+        let pool = SegmentPool::open(disk.clone(), data_dir, shard, shards, &config).await?;
+        Ok(Self {
+            disk,
+            data_dir: data_dir.to_owned(),
+            pool,
+            flush_budget: ByteBudget::new(config.flush_in_flight_bytes_max),
+            recent: RecentCache::new(config.recent_bytes_max),
+            footers: FooterCache::new(config.footer_bytes_max),
+            config,
+        })
+    }
+
+    /// Where a range's segments are: `data/<ring>/<range>`.
+    pub fn range_dir(&self, range: RangeKey) -> PathBuf {
+        self.data_dir.join("data").join(range.ring.to_string()).join(range.range.to_string())
+    }
+
+    /// The disk.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// The pool of segment files.
+    pub fn pool(&self) -> &SegmentPool<D> {
+        &self.pool
+    }
+}
