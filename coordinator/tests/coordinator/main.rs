@@ -1,0 +1,4 @@
+//! Coordinators: one conformance suite for all of them, and what is particular to the embedded one.
+
+mod conformance;
+mod embedded;
