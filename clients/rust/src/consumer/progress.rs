@@ -1,0 +1,363 @@
+//! How far each partition has been fetched and read: what to ask which shard, and what an answer means.
+//!
+//! Pure and synchronous: time, the map and answers come in; requests and batches come out. A partition is in at most one
+//! request. What waits for the application is bounded: requests reserve their share of the prefetch memory before they
+//! leave. Every failure is followed by a back-off, and so is an answer without data that came at once: nothing spins.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use minikafka_core::wire::{FetchPartition, FetchRequest, TopicDescription};
+use minikafka_core::{Offset, Partition, PartitionKey, RangeKey, limits};
+
+use super::entries::FetchedEntry;
+use super::options::{ConsumerOptions, OutOfRangePolicy};
+use crate::backoff;
+use crate::error::Error;
+use crate::map::ClusterMap;
+
+mod answers;
+
+pub(super) use answers::PartitionAnswer;
+
+/// Requests in flight to one shard: one that waits for data, and others for partitions that were not in it.
+const FETCHES_PER_SHARD_MAX: usize = 4;
+/// With less memory than this, nothing is asked for.
+const FETCH_BYTES_MIN: usize = 32 << 10;
+
+/// A request to one shard.
+#[derive(Debug)]
+pub(super) struct ShardFetch {
+    pub address: Arc<str>,
+    pub request: FetchRequest,
+    /// The partitions, in the order of the request.
+    pub asked: Vec<Asked>,
+    pub map_version: u64,
+}
+
+/// One partition of a request: an answer counts only while the partition is still in the same generation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    index: usize,
+    generation: u64,
+    pub position: Offset,
+}
+
+/// Partitions by their index, and what is asked about each.
+type Questions = Vec<(usize, FetchPartition)>;
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct Progress {
+    topic: Arc<TopicDescription>,
+    prefetch_bytes_max: usize,
+    partition_bytes_max: usize,
+    fetch_wait: Duration,
+    fetch_bytes_min: u32,
+    out_of_range: OutOfRangePolicy,
+    partitions: Vec<PartitionProgress>,
+    /// Partitions that are in no request, the longest waiting first.
+    idle: VecDeque<usize>,
+    /// Partitions with something for the application, each once.
+    ready: VecDeque<usize>,
+    buffered_bytes: usize,
+    reserved_bytes: usize,
+    in_flight: HashMap<Arc<str>, usize>,
+    /// The newest map that has turned out to be out of date.
+    outdated_map: Option<u64>,
+}
+
+#[derive(Debug)]
+struct PartitionProgress {
+    partition: Partition,
+    /// Offset of the next record for the application.
+    position: Offset,
+    /// Offset of the next record to be fetched.
+    fetch_from: Offset,
+    batches: VecDeque<FetchedEntry>,
+    buffered_bytes: usize,
+    committed_end: Option<Offset>,
+    is_paused: bool,
+    is_idle: bool,
+    is_ready: bool,
+    /// It began at "earliest": its first position may be below the log's start.
+    is_starting: bool,
+    /// Grows when the application seeks: answers to older questions do not count.
+    generation: u64,
+    /// Older offsets are in this range, below this offset.
+    elsewhere: Option<(RangeKey, Offset)>,
+    hops: u32,
+    failures: u32,
+    damages: u32,
+    empty_answers: u32,
+    retry_at: Option<Instant>,
+    /// It stands still until a seek.
+    failed: Option<Error>,
+    failure_was_told: bool,
+}
+
+/// Something for the application.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub index: usize,
+    pub entry: FetchedEntry,
+    pub position: Offset,
+}
+
+impl Progress {
+    /// Partitions with their first positions; true: as early as possible.
+    pub(super) fn new(
+        topic: Arc<TopicDescription>,
+        options: &ConsumerOptions,
+        starts: impl IntoIterator<Item = (Partition, Offset, bool)>,
+    ) -> Self {
+        let partitions: Vec<_> = starts.into_iter().map(PartitionProgress::new).collect();
+        Self {
+            topic,
+            prefetch_bytes_max: options.prefetch_bytes_max,
+            partition_bytes_max: options.partition_fetch_bytes_max as usize,
+            fetch_wait: options.fetch_wait,
+            fetch_bytes_min: options.fetch_bytes_min.max(1),
+            out_of_range: options.out_of_range,
+            idle: (0..partitions.len()).collect(),
+            partitions,
+            ready: VecDeque::new(),
+            buffered_bytes: 0,
+            reserved_bytes: 0,
+            in_flight: HashMap::new(),
+            outdated_map: None,
+        }
+    }
+
+    /// The requests to be made now.
+    pub(super) fn plan(&mut self, now: Instant, map: &ClusterMap) -> Vec<ShardFetch> {
+        let mut shards: Vec<(Arc<str>, Questions)> = Vec::new();
+        let mut shard_of: HashMap<Arc<str>, usize> = HashMap::new();
+        let room = self.prefetch_bytes_max.saturating_sub(self.buffered_bytes + self.reserved_bytes);
+        if room < FETCH_BYTES_MIN {
+            return Vec::new();
+        }
+        for index in std::mem::take(&mut self.idle) {
+            let Some((address, asked)) = self.question(index, now, map) else {
+                self.idle.push_back(index);
+                continue;
+            };
+            let shard = *shard_of.entry(address.clone()).or_insert_with(|| {
+                shards.push((address, Vec::new()));
+                shards.len() - 1
+            });
+            shards[shard].1.push((index, asked));
+        }
+        let share = (room / shards.len().max(1)).min(limits::FETCH_BYTES_MAX as usize);
+        shards.into_iter().map(|(address, asked)| self.fetch(address, asked, share as u32, map.version())).collect()
+    }
+
+    /// What to ask about a partition, if it is time to.
+    fn question(&mut self, index: usize, now: Instant, map: &ClusterMap) -> Option<(Arc<str>, FetchPartition)> {
+        let partition = &mut self.partitions[index];
+        let is_due = partition.retry_at.is_none_or(|at| at <= now);
+        let has_room = partition.buffered_bytes < self.partition_bytes_max;
+        if partition.is_paused || partition.failed.is_some() || !is_due || !has_room {
+            return None;
+        }
+        let topic = &self.topic;
+        let known = map.topic(&topic.name).filter(|known| known.topic == topic.topic && known.error.is_none());
+        let elsewhere = partition.elsewhere.map(|(range, _)| range);
+        let range = elsewhere.or_else(|| map.range_of(known.unwrap_or(topic), partition.partition));
+        let Some((range, owner)) = range.and_then(|range| Some((range, map.owner_of(range)?))) else {
+            self.outdated_map = self.outdated_map.max(Some(map.version()));
+            partition.back_off(now, Duration::ZERO);
+            return None;
+        };
+        if self.in_flight.get(&owner.address).is_some_and(|count| *count >= FETCHES_PER_SHARD_MAX) {
+            return None;
+        }
+        let asked = FetchPartition {
+            range,
+            epoch: owner.epoch,
+            partition: PartitionKey { topic: topic.topic, partition: partition.partition },
+            offset: partition.fetch_from,
+            bytes_max: (self.partition_bytes_max - partition.buffered_bytes) as u32,
+        };
+        Some((owner.address, asked))
+    }
+
+    fn fetch(&mut self, address: Arc<str>, mut asked: Questions, bytes_max: u32, map_version: u64) -> ShardFetch {
+        // What does not fit in one request waits for the next turn.
+        for (index, _) in asked.split_off(asked.len().min(limits::REQUEST_PARTITIONS_MAX as usize)) {
+            self.idle.push_back(index);
+        }
+        for (index, _) in &asked {
+            self.partitions[*index].is_idle = false;
+        }
+        self.reserved_bytes += bytes_max as usize;
+        *self.in_flight.entry(address.clone()).or_default() += 1;
+        let generation_of = |(index, fetch): &(usize, FetchPartition)| Asked {
+            index: *index,
+            generation: self.partitions[*index].generation,
+            position: fetch.offset,
+        };
+        ShardFetch {
+            address,
+            asked: asked.iter().map(generation_of).collect(),
+            request: FetchRequest {
+                wait_ms_max: self.fetch_wait.as_millis() as u32,
+                bytes_min: self.fetch_bytes_min,
+                bytes_max,
+                partitions: asked.into_iter().map(|(_, fetch)| fetch).collect(),
+            },
+            map_version,
+        }
+    }
+
+    /// When [`Progress::plan`] has something to do, if nothing else happens before.
+    pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
+        let waiting = self.idle.iter().map(|index| &self.partitions[*index]);
+        let waiting = waiting.filter(|partition| partition.failed.is_none() && !partition.is_paused);
+        waiting.filter_map(|partition| partition.retry_at).filter(|at| *at > now).min()
+    }
+
+    /// A map newer than this version is needed; said once per failure.
+    pub(super) fn take_map_wish(&mut self) -> Option<u64> {
+        self.outdated_map.take()
+    }
+
+    /// The next batch for the application, partitions taking turns; or the next failure, told once. None: nothing yet.
+    pub(super) fn take(&mut self) -> Option<Result<Taken, Error>> {
+        while let Some(index) = self.ready.pop_front() {
+            let partition = &mut self.partitions[index];
+            partition.is_ready = false;
+            if partition.is_paused {
+                continue;
+            }
+            if let Some(entry) = partition.batches.pop_front() {
+                let bytes = entry.buffered_bytes();
+                partition.buffered_bytes -= bytes;
+                self.buffered_bytes -= bytes;
+                let position = partition.position;
+                partition.position = position.max(entry.header.next_offset());
+                self.announce(index);
+                return Some(Ok(Taken { index, entry, position }));
+            }
+            if let Some(error) = partition.failed.clone().filter(|_| !partition.failure_was_told) {
+                partition.failure_was_told = true;
+                return Some(Err(error));
+            }
+        }
+        // Nothing can come any more: better told again than waited for in vain.
+        let mut active = self.partitions.iter().filter(|partition| !partition.is_paused).peekable();
+        active.peek()?;
+        active.map(|partition| partition.failed.clone()).collect::<Option<Vec<_>>>()?.pop().map(Err)
+    }
+
+    /// Whether more can be fetched after the application has taken something.
+    pub(super) fn may_fetch(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
+    /// A batch turned out to be unreadable: its partition goes back and stands still.
+    pub(super) fn fail(&mut self, index: usize, position: Offset, error: Error) {
+        self.restart(index, position);
+        self.partitions[index].failed = Some(error);
+        self.partitions[index].failure_was_told = true;
+    }
+
+    /// The application goes on at `position`. False: the partition is not read here.
+    pub(super) fn seek(&mut self, partition: Partition, position: Offset) -> bool {
+        let index = self.index_of(partition);
+        if let Some(index) = index {
+            self.restart(index, position);
+        }
+        index.is_some()
+    }
+
+    /// Puts back what was taken and not read.
+    pub(super) fn put_back(&mut self, entry: FetchedEntry, position: Offset) {
+        let Some(index) = self.index_of(entry.header.partition) else { return };
+        let partition = &mut self.partitions[index];
+        partition.position = position;
+        partition.buffered_bytes += entry.buffered_bytes();
+        self.buffered_bytes += entry.buffered_bytes();
+        partition.batches.push_front(entry);
+        self.announce(index);
+    }
+
+    pub(super) fn set_paused(&mut self, partitions: &[Partition], is_paused: bool) {
+        for partition in partitions {
+            if let Some(index) = self.index_of(*partition) {
+                self.partitions[index].is_paused = is_paused;
+                self.announce(index);
+            }
+        }
+    }
+
+    /// Partition, position, committed end.
+    pub(super) fn positions(&self) -> impl Iterator<Item = (Partition, Offset, Option<Offset>)> {
+        self.partitions.iter().map(|partition| (partition.partition, partition.position, partition.committed_end))
+    }
+
+    fn restart(&mut self, index: usize, position: Offset) {
+        let partition = &mut self.partitions[index];
+        self.buffered_bytes -= partition.buffered_bytes;
+        let fresh = PartitionProgress {
+            generation: partition.generation + 1,
+            committed_end: partition.committed_end,
+            is_paused: partition.is_paused,
+            is_ready: partition.is_ready,
+            ..PartitionProgress::new((partition.partition, position, false))
+        };
+        // A request that is under way for the old position no longer counts, so the partition is free for a new one.
+        let was_idle = std::mem::replace(partition, fresh).is_idle;
+        if !was_idle {
+            self.idle.push_front(index);
+        }
+    }
+
+    fn announce(&mut self, index: usize) {
+        let partition = &mut self.partitions[index];
+        let has_something = !partition.batches.is_empty() || partition.failed.is_some() && !partition.failure_was_told;
+        if has_something && !partition.is_ready && !partition.is_paused {
+            partition.is_ready = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    fn index_of(&self, partition: Partition) -> Option<usize> {
+        self.partitions.binary_search_by_key(&partition, |progress| progress.partition).ok()
+    }
+}
+
+impl PartitionProgress {
+    fn new((partition, position, is_starting): (Partition, Offset, bool)) -> Self {
+        Self {
+            partition,
+            position,
+            fetch_from: position,
+            batches: VecDeque::new(),
+            buffered_bytes: 0,
+            committed_end: None,
+            is_paused: false,
+            is_idle: true,
+            is_ready: false,
+            is_starting,
+            generation: 0,
+            elsewhere: None,
+            hops: 0,
+            failures: 0,
+            damages: 0,
+            empty_answers: 0,
+            retry_at: None,
+            failed: None,
+            failure_was_told: false,
+        }
+    }
+
+    fn back_off(&mut self, now: Instant, server_asks: Duration) {
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = Some(now + backoff::random_wait_after(self.failures, server_asks));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! What is asked and what an answer means, without a network.
+
+use minikafka_core::topic::{TopicConfig, TopicState};
+use minikafka_core::wire::{ChainPlace, FetchedPartition, NodeAddress, RangeChain, ResolveReply, RingMap};
+use minikafka_core::{ClusterId, Epoch, ErrorCode, NodeId, RangeId, RingId, ShardId};
+
+use super::super::entries::tests::{PARTITION, entries};
+use super::super::entries::verified;
+use super::*;
+
+/// Two shards, two ranges: partition 1 lies in range 0, partition 0 in range 1.
+fn topic() -> Arc<TopicDescription> {
+    let placement =
+        |partition, range| minikafka_core::wire::Placement { partition: Partition(partition), range: RangeId(range) };
+    Arc::new(TopicDescription {
+        name: "orders".into(),
+        error: None,
+        topic: PARTITION.topic,
+        partitions: 2,
+        ring: RingId(1),
+        state: TopicState::Ready,
+        config: TopicConfig::default(),
+        placement: vec![placement(1, 0), placement(0, 1)],
+    })
+}
+
+fn map() -> ClusterMap {
+    let node =
+        |node: u32| NodeAddress { node: NodeId(node), rack: String::new(), shards: vec![format!("shard-{node}:1")] };
+    let chain =
+        |node| RangeChain { epoch: Epoch(4), places: vec![ChainPlace { node: NodeId(node), shard: ShardId(0) }] };
+    let reply = ResolveReply {
+        cluster: ClusterId(1),
+        nodes: vec![node(0), node(1)],
+        rings: vec![RingMap { ring: RingId(1), replication: 1, chains: vec![chain(0), chain(1)] }],
+        topics: vec![TopicDescription::clone(&topic())],
+    };
+    ClusterMap::default().succeeded_by(reply).expect("a good map")
+}
+
+struct World {
+    progress: Progress,
+    map: ClusterMap,
+    now: Instant,
+}
+
+impl World {
+    /// One partition from offset 10 on.
+    fn new(options: ConsumerOptions) -> Self {
+        let progress = Progress::new(topic(), &options, [(PARTITION.partition, Offset(10), false)]);
+        Self { progress, map: map(), now: Instant::now() }
+    }
+
+    fn plan(&mut self) -> Vec<ShardFetch> {
+        self.progress.plan(self.now, &self.map)
+    }
+
+    fn only_fetch(&mut self) -> ShardFetch {
+        let mut fetches = self.plan();
+        assert_eq!(fetches.len(), 1, "{fetches:?}");
+        fetches.remove(0)
+    }
+
+    /// Answers with entries of the given counts from `base` on.
+    fn answer(&mut self, fetch: ShardFetch, base: u64, counts: &[u64]) {
+        let (entries, damage) = verified(&entries(base, counts).into(), PARTITION, fetch.asked[0].position);
+        let end = base + counts.iter().sum::<u64>();
+        let fetched = FetchedPartition { committed_end: Offset(end), ..fetched(None) };
+        self.absorb(fetch, Ok(vec![PartitionAnswer { fetched, entries, damage }]));
+    }
+
+    fn refuse(&mut self, fetch: ShardFetch, fetched: FetchedPartition) {
+        self.absorb(fetch, Ok(vec![PartitionAnswer { fetched, entries: Vec::new(), damage: None }]));
+    }
+
+    fn absorb(&mut self, fetch: ShardFetch, answer: Result<Vec<PartitionAnswer>, Error>) {
+        self.progress.absorb(self.now, self.now, fetch, answer);
+    }
+
+    fn wait_for_retry(&mut self) {
+        self.now = self.progress.wake_at(self.now).expect("a failure is followed by a back-off");
+    }
+
+    fn position(&self) -> u64 {
+        self.progress.positions().next().expect("one partition").1.0
+    }
+}
+
+fn fetched(error: Option<ErrorCode>) -> FetchedPartition {
+    FetchedPartition {
+        partition: PARTITION,
+        error,
+        epoch: Epoch(4),
+        log_start: Offset(0),
+        committed_end: Offset(0),
+        previous: None,
+        entries_bytes: 0,
+    }
+}
+
+fn range(number: u32) -> RangeKey {
+    RangeKey { ring: RingId(1), range: RangeId(number) }
+}
+
+#[test]
+fn a_partition_is_in_one_request_and_goes_on_behind_what_came() {
+    let mut world = World::new(ConsumerOptions::default());
+    let fetch = world.only_fetch();
+    assert_eq!(&*fetch.address, "shard-0:1");
+    assert_eq!((fetch.request.partitions[0].offset, fetch.request.partitions[0].epoch), (Offset(10), Epoch(4)));
+    assert!(world.plan().is_empty(), "it is under way");
+    world.answer(fetch, 10, &[3, 2]);
+    assert_eq!(world.only_fetch().request.partitions[0].offset, Offset(15), "while the application works");
+    assert_eq!(world.position(), 10);
+    let taken = world.progress.take().expect("a batch").expect("no error");
+    assert_eq!((taken.position, taken.entry.header.base_offset), (Offset(10), Offset(10)));
+    assert_eq!(world.position(), 13);
+    assert!(world.progress.take().expect("a batch").is_ok());
+    assert!(world.progress.take().is_none());
+    assert_eq!((world.progress.buffered_bytes, world.position()), (0, 15));
+}
+
+#[test]
+fn what_waits_is_bounded_per_partition_and_in_total() {
+    let options = ConsumerOptions { partition_fetch_bytes_max: 4 << 10, ..ConsumerOptions::default() };
+    let mut world = World::new(options);
+    let fetch = world.only_fetch();
+    assert_eq!(fetch.request.partitions[0].bytes_max, 4 << 10);
+    world.answer(fetch, 10, &[400]);
+    assert!(world.plan().is_empty(), "the partition's share is full");
+    assert!(world.progress.take().is_some());
+    let fetch = world.only_fetch();
+    assert_eq!(world.progress.reserved_bytes, fetch.request.bytes_max as usize);
+    world.progress.buffered_bytes += world.progress.prefetch_bytes_max;
+    world.absorb(fetch, Err(Error::broker(ErrorCode::Overloaded, "test")));
+    world.wait_for_retry();
+    assert!(world.plan().is_empty(), "the memory of all is full");
+    assert_eq!(world.progress.reserved_bytes, 0);
+}
+
+#[test]
+fn failures_back_off_and_ask_for_a_newer_map_once() {
+    for (code, wants_map) in [(ErrorCode::NotOwner, true), (ErrorCode::Stale, true), (ErrorCode::Overloaded, false)] {
+        let mut world = World::new(ConsumerOptions::default());
+        let fetch = world.only_fetch();
+        world.refuse(fetch, fetched(Some(code)));
+        assert_eq!(world.progress.take_map_wish(), wants_map.then_some(world.map.version()), "{code}");
+        assert_eq!(world.progress.take_map_wish(), None);
+        assert!(world.plan().is_empty(), "it does not spin");
+        world.wait_for_retry();
+        world.only_fetch();
+    }
+}
+
+#[test]
+fn a_beyond_committed_position_is_never_reset() {
+    let mut world = World::new(ConsumerOptions { out_of_range: OutOfRangePolicy::Earliest, ..Default::default() });
+    let fetch = world.only_fetch();
+    world.refuse(fetch, fetched(Some(ErrorCode::BeyondCommitted)));
+    world.wait_for_retry();
+    assert_eq!(world.only_fetch().request.partitions[0].offset, Offset(10));
+}
+
+#[test]
+fn empty_answers_that_come_at_once_do_not_make_it_spin() {
+    let mut world = World::new(ConsumerOptions::default());
+    let mut asked = 0;
+    while let Some(fetch) = world.plan().pop() {
+        asked += 1;
+        assert!(asked < 10, "it spins");
+        world.answer(fetch, 10, &[]);
+    }
+    world.wait_for_retry();
+    world.only_fetch();
+}
+
+#[test]
+fn a_seek_makes_answers_to_older_questions_void() {
+    let mut world = World::new(ConsumerOptions::default());
+    let older = world.only_fetch();
+    assert!(world.progress.seek(PARTITION.partition, Offset(40)));
+    let newer = world.only_fetch();
+    assert_eq!(newer.request.partitions[0].offset, Offset(40));
+    world.answer(older, 10, &[5]);
+    assert!(world.progress.take().is_none());
+    assert!(world.plan().is_empty(), "the newer question is still under way");
+    world.answer(newer, 40, &[2]);
+    assert!(world.progress.take().is_some());
+    assert_eq!((world.position(), world.progress.reserved_bytes), (42, 0));
+}
+
+#[test]
+fn a_failure_waits_for_what_came_before_it_and_is_told_again_when_nothing_else_can_come() {
+    let mut world = World::new(ConsumerOptions::default());
+    let fetch = world.only_fetch();
+    world.answer(fetch, 10, &[5]);
+    let fetch = world.only_fetch();
+    world.refuse(fetch, fetched(Some(ErrorCode::OffsetOutOfRange)));
+    assert!(world.plan().is_empty());
+    assert!(world.progress.take().expect("the batch comes first").is_ok());
+    for _ in 0..3 {
+        let error = world.progress.take().expect("not a wait").expect_err("out of range");
+        assert_eq!(error.code(), Some(ErrorCode::OffsetOutOfRange));
+    }
+    assert!(world.progress.seek(PARTITION.partition, Offset(12)));
+    assert!(world.progress.take().is_none());
+    world.only_fetch();
+}
+
+#[test]
+fn older_offsets_are_read_where_the_shard_says_until_its_own_begin() {
+    let mut world = World::new(ConsumerOptions::default());
+    let fetch = world.only_fetch();
+    let moved = FetchedPartition { log_start: Offset(15), previous: Some(range(1)), ..fetched(Some(ErrorCode::Moved)) };
+    world.refuse(fetch, moved);
+    let fetch = world.only_fetch();
+    assert_eq!((&*fetch.address, fetch.request.partitions[0].range), ("shard-1:1", range(1)));
+    world.answer(fetch, 10, &[5]);
+    assert_eq!(world.progress.positions().next().expect("one").2, None, "an older range does not know the end");
+    let fetch = world.only_fetch();
+    assert_eq!((&*fetch.address, fetch.request.partitions[0].offset), ("shard-0:1", Offset(15)));
+}
+
+#[test]
+fn two_ranges_that_name_each_other_are_given_up() {
+    let mut world = World::new(ConsumerOptions::default());
+    for turn in 0_u32.. {
+        assert!(turn < 50, "it follows forever");
+        let Some(fetch) = world.plan().pop() else { break };
+        let previous = Some(range(1 - fetch.request.partitions[0].range.range.0));
+        let moved = FetchedPartition { log_start: Offset(15), previous, ..fetched(Some(ErrorCode::Moved)) };
+        world.refuse(fetch, moved);
+    }
+    assert_eq!(world.progress.take().expect("told").expect_err("given up").code(), Some(ErrorCode::Moved));
+}
+
+#[test]
+fn damage_is_asked_for_again_and_then_told() {
+    let mut world = World::new(ConsumerOptions::default());
+    for attempt in 1..=3 {
+        let fetch = world.only_fetch();
+        let damage = Some("flipped".to_owned());
+        world.absorb(fetch, Ok(vec![PartitionAnswer { fetched: fetched(None), entries: Vec::new(), damage }]));
+        if attempt < 3 {
+            assert!(world.progress.take().is_none(), "attempt {attempt}");
+            world.wait_for_retry();
+        }
+    }
+    let error = world.progress.take().expect("told").expect_err("damaged");
+    assert!(matches!(error, Error::Damaged { offset: Offset(10), .. }), "{error}");
+}
+
+#[test]
+fn a_paused_partition_is_neither_asked_for_nor_handed_out() {
+    let mut world = World::new(ConsumerOptions::default());
+    let fetch = world.only_fetch();
+    world.progress.set_paused(&[PARTITION.partition], true);
+    world.answer(fetch, 10, &[5]);
+    assert!(world.progress.take().is_none() && world.plan().is_empty());
+    world.progress.set_paused(&[PARTITION.partition], false);
+    assert!(world.progress.take().is_some());
+    world.only_fetch();
+}

@@ -1,0 +1,37 @@
+//! The Rust client of MiniKafka: produce and consume over raw TCP, on tokio.
+//!
+//! Begin with [`Client::builder`]; it leads to a [`Producer`] and a [`Consumer`] of a topic, and to the methods about
+//! topics and offsets. [`Connection`] is the layer below, for whoever speaks the protocol directly.
+//!
+//! - A [`Producer`] gathers records into batches per partition, keeps several batches in flight, and retries in order
+//!   under one sequence of numbers, so that every record is stored exactly once and in order (`producer`).
+//! - A [`Consumer`] fetches ahead of the application within a bound of memory, verifies every checksum, and follows
+//!   partitions when they move (`consumer`).
+//! - Both follow the map of the cluster: a client with a fresh map talks straight to the core that owns its data.
+//!
+//! Protocol and formats: `docs/PROTOCOL.md`, `docs/DATA_FILE.md`.
+
+mod backoff;
+mod client;
+pub mod connection;
+pub mod consumer;
+mod error;
+mod gateway;
+mod map;
+mod offsets;
+mod pool;
+pub mod producer;
+mod topics;
+
+pub use client::{Client, ClientBuilder, ClientOptions};
+pub use connection::{ClusterSecret, ConnectOptions, Connection, Reply};
+pub use consumer::{Consumer, ConsumerOptions, ConsumerRecord, FetchedRecords, OutOfRangePolicy, StartAt};
+pub use error::{BrokerError, Error, Result};
+pub use map::{ClusterMap, RangeOwner};
+pub use producer::{BatchDelivery, DeliveredRun, Delivery, DeliveryFuture, Producer, ProducerOptions, ProducerRecord};
+pub use topics::TopicOptions;
+
+/// The shared words of the protocol: ids, error codes, messages, batches.
+pub use minikafka_core as core;
+pub use minikafka_core::entry::Codec;
+pub use minikafka_core::wire::OffsetQuery;
