@@ -1,0 +1,135 @@
+//! Topics, offsets and the map.
+
+use minikafka_client::core::wire::Api;
+use minikafka_client::core::{ErrorCode, Offset, Partition, Timestamp};
+use minikafka_client::{Client, Error, OffsetQuery, ProducerOptions, ProducerRecord, TopicOptions};
+
+use crate::cluster::{Cluster, Fault};
+
+#[tokio::test]
+async fn topics_are_created_described_listed_and_deleted() {
+    let cluster = Cluster::start(2).await;
+    let client = cluster.client().await;
+    let options = TopicOptions { partitions: 3, ..TopicOptions::default() };
+    let topic = client.create_topic("orders", options).await.expect("created");
+    assert_eq!((topic.name.as_str(), topic.partitions), ("orders", 3));
+    let again = client.create_topic("orders", options).await.expect_err("it exists");
+    assert_eq!(again.code(), Some(ErrorCode::TopicExists));
+    let described = client.describe_topics(&["orders", "nothing"]).await.expect("described");
+    assert_eq!(described[0], topic);
+    assert_eq!(described[1].error, Some(ErrorCode::UnknownTopic));
+    client.create_topic("a", options).await.expect("created");
+    let names: Vec<_> = client.list_topics().await.expect("listed").into_iter().map(|topic| topic.name).collect();
+    assert_eq!(names, ["a", "orders"]);
+    client.delete_topic("orders").await.expect("deleted");
+    let gone = client.delete_topic("orders").await.expect_err("gone");
+    assert_eq!(gone.code(), Some(ErrorCode::UnknownTopic));
+    let gone = client.topic("orders").await.expect_err("gone");
+    assert_eq!(gone.code(), Some(ErrorCode::UnknownTopic));
+    let bad = client.create_topic("no spaces", options).await.expect_err("a bad name");
+    assert_eq!(bad.code(), Some(ErrorCode::InvalidTopicName));
+}
+
+#[tokio::test]
+async fn a_creation_whose_answer_was_lost_is_not_a_conflict() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client().await;
+    cluster.script(Api::CreateTopic, [Fault::CloseAfter]);
+    let topic = client.create_topic("orders", TopicOptions { partitions: 3, ..TopicOptions::default() }).await;
+    assert_eq!(topic.expect("created by the first attempt").partitions, 3);
+    cluster.script(Api::DeleteTopic, [Fault::Refuse(ErrorCode::CoordinatorUnavailable), Fault::CloseAfter]);
+    client.delete_topic("orders").await.expect("deleted by the second attempt");
+    assert_eq!(cluster.faults_left(Api::DeleteTopic), 0);
+}
+
+#[tokio::test]
+async fn missing_topics_are_created_where_the_cluster_does_so() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client().await;
+    assert_eq!(client.topic("auto-created").await.expect("created").partitions, 2);
+    let error = client.producer("missing", ProducerOptions::default()).await.expect_err("not created");
+    assert_eq!(error.code(), Some(ErrorCode::UnknownTopic));
+    assert!(error.to_string().contains("missing"), "{error}");
+}
+
+/// Cause: just after a start, or between two controllers, nobody may create a topic yet. Effect: the first producer of a
+/// topic failed at once. Fix: the creation waits for a controller, as `create_topic` does.
+#[tokio::test]
+async fn a_missing_topic_waits_for_a_controller() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client().await;
+    let nobody = || Fault::Refuse(ErrorCode::NotController);
+    cluster.script(Api::Resolve, [Fault::None, nobody(), nobody(), nobody()]);
+    assert_eq!(client.topic("auto-created").await.expect("created at the fourth attempt").partitions, 2);
+    assert_eq!(cluster.faults_left(Api::Resolve), 0);
+}
+
+#[tokio::test]
+async fn the_next_gateway_is_asked_when_one_is_gone() {
+    let cluster = Cluster::start(1).await;
+    let client = Client::builder(["127.0.0.1:1", &cluster.shared.gateway, "127.0.0.1:2"]).connect().await;
+    let client = client.expect("one of three answers");
+    assert_eq!(client.map().nodes().count(), 1);
+    let error = Client::builder(["127.0.0.1:1", "127.0.0.1:2"]).connect().await.expect_err("none answers");
+    assert!(matches!(&error, Error::NoGateway { tried, .. } if tried.contains("127.0.0.1:2")), "{error}");
+}
+
+#[tokio::test]
+async fn the_controller_is_found_through_any_gateway() {
+    let cluster = Cluster::start(1).await;
+    let elsewhere = Cluster::start(1).await;
+    let client = cluster.client().await;
+    let names = || Fault::RefuseSaying(ErrorCode::NotController, elsewhere.shared.gateway.clone());
+    cluster.script(Api::CreateTopic, [Fault::RefuseSaying(ErrorCode::NotController, String::new()), names()]);
+    client.create_topic("there", TopicOptions::default()).await.expect("created by the controller");
+    assert!(elsewhere.state().topics.contains_key("there"));
+    cluster.script(Api::Resolve, [Fault::None, names()]);
+    client.topic("auto-there").await.expect("created by the controller");
+    assert!(elsewhere.state().topics.contains_key("auto-there"));
+    cluster.script(Api::Resolve, [Fault::Refuse(ErrorCode::InvalidArgument)]);
+    let error = client.list_topics().await.expect_err("refused for good");
+    assert_eq!(error.code(), Some(ErrorCode::InvalidArgument));
+}
+
+#[tokio::test]
+async fn many_refreshes_at_once_are_one_question() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client().await;
+    let before = cluster.requests(Api::Resolve);
+    let refreshes: Vec<_> = (0..50)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.refresh_map().await.map(|map| map.version()) })
+        })
+        .collect();
+    for refresh in refreshes {
+        assert_eq!(refresh.await.expect("no panic").expect("refreshed"), 2);
+    }
+    assert_eq!(cluster.requests(Api::Resolve), before + 1);
+}
+
+#[tokio::test]
+async fn offsets_are_listed_across_shards_and_retried_where_a_range_has_moved() {
+    let cluster = Cluster::start(3).await;
+    let topic = cluster.create_topic("orders", 6);
+    let client = cluster.client().await;
+    let producer = client.producer("orders", ProducerOptions::default()).await.expect("a producer");
+    for partition in 0..6 {
+        let record = ProducerRecord::value(b"x").to(Partition(partition));
+        producer.send(record).await.expect("accepted").await.expect("stored");
+    }
+    let all = |offset| (0..6).map(|partition| (Partition(partition), Offset(offset))).collect::<Vec<_>>();
+    assert_eq!(client.list_offsets("orders", OffsetQuery::Earliest).await.expect("listed"), all(0));
+    for partition in 0..6 {
+        let range = cluster.range_of(&topic, partition);
+        let head = cluster.state().heads[range.range.0 as usize].0;
+        cluster.move_range(range, (head + 1) % 3);
+    }
+    cluster.close_connections();
+    assert_eq!(client.list_offsets("orders", OffsetQuery::Latest).await.expect("listed"), all(1));
+    let late = OffsetQuery::AppendedAtOrAfter(Timestamp(i64::MAX));
+    let one = client.list_offsets_of("orders", &[Partition(4)], late).await.expect("listed");
+    assert_eq!(one, [(Partition(4), Offset(1))]);
+    let error = client.list_offsets_of("orders", &[Partition(6)], OffsetQuery::Latest).await.expect_err("none");
+    assert!(matches!(error, Error::NoSuchPartition { .. }), "{error}");
+}
