@@ -1,0 +1,25 @@
+//! The gateway: answers who owns what; the elected one is the controller.
+//!
+//! It decides nothing by itself: chains are decided by `core::chain::controller`, which it interprets against the
+//! coordinator and the shard ports; topics by their buckets in the coordinator. It keeps no state of its own.
+//!
+//! - `server`: the native port; `resolve` and `topics` answer.
+//! - `map`: a cache of the coordinator's records, kept fresh by watches.
+//! - `election`, then `controller`: chains and topics, while this gateway is elected.
+
+mod backoff;
+pub mod cluster;
+pub mod config;
+mod controller;
+mod election;
+pub mod gateway;
+mod links;
+mod map;
+mod resolve;
+mod server;
+mod topics;
+
+pub use cluster::create_cluster;
+pub use config::{Deadlines, GatewayConfig};
+pub use gateway::{Gateway, GatewayError, GatewayHandle};
+pub use server::CounterValues;

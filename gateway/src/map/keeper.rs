@@ -1,0 +1,125 @@
+//! Keeps the map fresh: reads everything when a session begins, and what changed when a watch says so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use minikafka_coordinator::CoordinatorClient;
+use minikafka_core::coordination::{BrokerRecord, CoordinationError, CoordinatorEvent, path};
+
+use super::MapStore;
+use crate::backoff::Backoff;
+
+/// Reads everything once.
+pub(crate) async fn read_all(client: &CoordinatorClient, map: &MapStore) -> Result<(), CoordinationError> {
+    for prefix in [path::BROKERS, path::RINGS, path::TOPICS] {
+        read(client, map, prefix).await?;
+    }
+    Ok(())
+}
+
+/// Follows one of the three prefixes until dropped. A coordinator that is away is asked again and again; meanwhile the
+/// map stays as it is.
+pub(crate) async fn keep(client: CoordinatorClient, map: Arc<MapStore>, prefix: &'static str) {
+    let mut events = client.watch(prefix);
+    loop {
+        for path in paths_to_read(events.next().await, prefix) {
+            let mut backoff = Backoff::default();
+            while let Err(error) = read(&client, &map, &path).await {
+                tracing::warn!(%path, %error, "cannot refresh the map");
+                backoff.wait().await;
+            }
+        }
+    }
+}
+
+/// What events ask to be read: everything when it is not known what changed.
+fn paths_to_read(events: Vec<CoordinatorEvent>, prefix: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    for event in events {
+        match event {
+            CoordinatorEvent::Changed { path } => paths.push(path),
+            CoordinatorEvent::SessionStarted => paths.push(prefix.to_owned()),
+            CoordinatorEvent::SessionSuspended | CoordinatorEvent::SessionExpired => {}
+        }
+    }
+    if prefix == path::BROKERS || paths.iter().any(|path| path == prefix) {
+        paths.truncate(0);
+        paths.push(prefix.to_owned());
+    }
+    paths
+}
+
+/// Reads a path, and whatever lies below it.
+async fn read(client: &CoordinatorClient, map: &MapStore, changed: &str) -> Result<(), CoordinationError> {
+    let names: Vec<&str> = changed.split('/').skip(1).collect();
+    match names[..] {
+        ["brokers", ..] => read_brokers(client, map).await,
+        ["rings"] => {
+            for replication in client.children(path::RINGS).await? {
+                read_ring(client, map, &replication).await?;
+            }
+            Ok(())
+        }
+        ["rings", replication] => read_ring(client, map, replication).await,
+        ["rings", replication, chunk] => read_chunk(client, map, replication, chunk).await,
+        ["topics"] => {
+            for bucket in client.children(path::TOPICS).await? {
+                read_bucket(client, map, &format!("{}/{bucket}", path::TOPICS)).await?;
+            }
+            Ok(())
+        }
+        ["topics", _] => read_bucket(client, map, changed).await,
+        _ => Ok(()),
+    }
+}
+
+async fn read_brokers(client: &CoordinatorClient, map: &MapStore) -> Result<(), CoordinationError> {
+    let mut brokers = BTreeMap::new();
+    for name in client.children(path::BROKERS).await? {
+        let read = client.read::<BrokerRecord>(&format!("{}/{name}", path::BROKERS)).await;
+        if let Some((broker, _)) = skip_malformed(read)?.flatten() {
+            brokers.insert(broker.node, broker);
+        }
+    }
+    map.set_brokers(brokers);
+    Ok(())
+}
+
+async fn read_ring(client: &CoordinatorClient, map: &MapStore, replication: &str) -> Result<(), CoordinationError> {
+    for chunk in client.children(&format!("{}/{replication}", path::RINGS)).await? {
+        read_chunk(client, map, replication, &chunk).await?;
+    }
+    Ok(())
+}
+
+async fn read_chunk(
+    client: &CoordinatorClient,
+    map: &MapStore,
+    replication: &str,
+    chunk: &str,
+) -> Result<(), CoordinationError> {
+    let (Ok(replication), Ok(chunk)) = (replication.parse(), chunk.parse()) else { return Ok(()) };
+    if let Some((record, version)) = skip_malformed(client.read(&path::ring_chunk(replication, chunk)).await)?.flatten()
+    {
+        map.set_chunk(replication, chunk, record, version);
+    }
+    Ok(())
+}
+
+async fn read_bucket(client: &CoordinatorClient, map: &MapStore, path: &str) -> Result<(), CoordinationError> {
+    if let Some((record, version)) = skip_malformed(client.read(path).await)?.flatten() {
+        map.set_bucket(path, record, version);
+    }
+    Ok(())
+}
+
+/// A record that cannot be read must not keep the others from being read: it is told and left out.
+fn skip_malformed<T>(read: Result<T, CoordinationError>) -> Result<Option<T>, CoordinationError> {
+    match read {
+        Err(error @ CoordinationError::Malformed { .. }) => {
+            tracing::error!(%error, "a record in the coordinator is left out");
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
+}

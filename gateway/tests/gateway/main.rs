@@ -1,0 +1,5 @@
+//! The gateway from outside: real frames, the embedded coordinator, fake nodes.
+
+mod chains_and_topics;
+mod hostile_clients;
+mod support;
