@@ -1,0 +1,161 @@
+//! A broker process: its data directory, its shard threads, its place in the coordinator.
+
+use std::sync::mpsc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_channel::mpsc as ended;
+use futures_lite::{StreamExt, future};
+use minikafka_coordinator::CoordinatorClient;
+use minikafka_core::coordination::{
+    BrokerRecord, CoordinationError, Coordinator, CoordinatorEvent, CoordinatorRequest, KeyLife, path,
+};
+use minikafka_core::{Incarnation, ShardId};
+use minikafka_storage::Store;
+
+use crate::config::BrokerConfig;
+use crate::error::BrokerError;
+use crate::owners::RangeOwners;
+use crate::shard_thread::{self, ShardThread};
+
+/// How long a stop waits for requests in flight.
+pub(crate) const DRAIN: Duration = Duration::from_secs(5);
+
+/// Starts brokers.
+pub struct Broker;
+
+impl Broker {
+    /// Opens the data directory, starts the shards and registers the node. Returns when all shards listen; their ranges
+    /// come when the controller asks for them.
+    pub fn start(config: BrokerConfig, coordinator: Arc<dyn Coordinator>) -> Result<BrokerHandle, BrokerError> {
+        let store = Store::open(&config.data_dir, config.cluster)?;
+        let incarnation = Incarnation(rand::random());
+        let config = Arc::new(config);
+        let owners = RangeOwners::default();
+        let (ready, readies) = mpsc::channel();
+        let (ended, endings) = ended::unbounded();
+        let mut shards = Vec::new();
+        for shard in (0..config.shards).map(ShardId) {
+            let start = shard_thread::Start {
+                config: config.clone(),
+                shard,
+                store: store.store_id(),
+                incarnation,
+                owners: owners.clone(),
+                ready: ready.clone(),
+                ended: ended.clone(),
+            };
+            shards.push(ShardThread::spawn(start)?);
+        }
+        drop(ready);
+        let mut handle = BrokerHandle { shards, endings, addresses: Vec::new(), coordinator, _store: store };
+        handle.addresses = match await_readies(&config, &readies) {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                // The first failure is what the operator must see; the others only follow from it.
+                let _ = handle.stop_shards();
+                return Err(error);
+            }
+        };
+        handle.register(&config, incarnation)?;
+        Ok(handle)
+    }
+}
+
+/// The advertised address of every shard, in order, once all listen.
+fn await_readies(
+    config: &BrokerConfig,
+    readies: &mpsc::Receiver<Result<(ShardId, u16), BrokerError>>,
+) -> Result<Vec<String>, BrokerError> {
+    let mut addresses = vec![String::new(); config.shards.into()];
+    for _ in 0..config.shards {
+        let lost = |_| BrokerError::ShardLost { shard: ShardId(0) };
+        let (shard, port) = readies.recv().map_err(lost)??;
+        addresses[usize::from(shard.0)] = format!("{}:{port}", config.advertise_host);
+    }
+    Ok(addresses)
+}
+
+/// A running broker. Dropping it without [`BrokerHandle::stop`] is a crash, from which the next start recovers.
+pub struct BrokerHandle {
+    shards: Vec<ShardThread>,
+    endings: ended::UnboundedReceiver<ShardId>,
+    addresses: Vec<String>,
+    coordinator: Arc<dyn Coordinator>,
+    /// Holds the lock of the data directory.
+    _store: Store,
+}
+
+impl BrokerHandle {
+    /// `host:port` of shard 0, 1, … as others reach them.
+    pub fn shard_addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Waits until a shard ends by itself, which it should not; then the process had better stop.
+    pub async fn shard_ended(&mut self) -> ShardId {
+        match self.endings.next().await {
+            Some(shard) => shard,
+            None => future::pending().await,
+        }
+    }
+
+    /// Leaves the cluster, answers what is in flight, makes everything durable, closes the files.
+    pub fn stop(self) -> Result<(), BrokerError> {
+        self.coordinator.close();
+        self.stop_shards()
+    }
+
+    fn stop_shards(mut self) -> Result<(), BrokerError> {
+        for shard in &mut self.shards {
+            shard.ask_to_stop();
+        }
+        let mut first = Ok(());
+        for shard in self.shards {
+            first = first.and(shard.join());
+        }
+        first
+    }
+
+    /// Registers the node, now and whenever the coordinator's session is a new one.
+    fn register(&self, config: &BrokerConfig, incarnation: Incarnation) -> Result<(), BrokerError> {
+        let record = BrokerRecord {
+            node: config.node,
+            shards: self.addresses.clone(),
+            rack: config.rack.clone(),
+            incarnation,
+            store: self._store.store_id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let key = path::broker(config.node);
+        let client = CoordinatorClient::new(self.coordinator.clone());
+        match future::block_on(client.create(&key, &record, KeyLife::Ephemeral)) {
+            Ok(_) => {}
+            Err(CoordinationError::Exists { .. }) => return Err(BrokerError::DuplicateNode(config.node)),
+            Err(error) => return Err(error.into()),
+        }
+        let value = serde_json::to_vec(&record)
+            .map_err(|error| CoordinationError::Malformed { path: key.clone(), reason: error.to_string() })?;
+        let session = Arc::downgrade(&self.coordinator);
+        let watcher = move |event| {
+            if event == CoordinatorEvent::SessionStarted {
+                register_again(&session, &key, &value);
+            }
+        };
+        self.coordinator.watch(path::BROKERS, Box::new(watcher));
+        Ok(())
+    }
+}
+
+/// The ephemeral record went with the old session.
+fn register_again(session: &Weak<dyn Coordinator>, key: &str, value: &[u8]) {
+    let Some(session) = session.upgrade() else { return };
+    let request = CoordinatorRequest::Create { path: key.to_owned(), value: value.to_vec(), life: KeyLife::Ephemeral };
+    session.submit(
+        request,
+        Box::new(|outcome| match outcome {
+            Ok(_) | Err(CoordinationError::Exists { .. }) => {}
+            Err(error) => tracing::error!(%error, "cannot register again with the coordinator"),
+        }),
+    );
+}

@@ -1,0 +1,56 @@
+//! What a broker must be told.
+
+use std::path::PathBuf;
+
+use minikafka_core::{ClusterId, NodeId, limits};
+use minikafka_net::Deadlines;
+use minikafka_storage::disk::Durability;
+
+/// Settings of one broker process.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// Its number in the cluster.
+    pub node: NodeId,
+    /// Where its shards listen: an address of this machine, without a port.
+    pub listen_host: String,
+    /// The host by which others reach it.
+    pub advertise_host: String,
+    /// Shard c listens on `port_base + c`.
+    pub port_base: u16,
+    /// How many shards: threads, each on a core of its own where there are enough.
+    pub shards: u16,
+    /// Where its data is. One process at a time.
+    pub data_dir: PathBuf,
+    /// Where it stands; empty: nobody said.
+    pub rack: String,
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// What peers and controllers must prove to know.
+    pub cluster_secret: Vec<u8>,
+    /// Memory of each shard for receiving, flushing and recent data.
+    pub memory_bytes_per_shard: u64,
+    /// How writes are made durable; none: as a probe of the device says.
+    pub durability: Option<Durability>,
+    /// When connections are given up.
+    pub deadlines: Deadlines,
+}
+
+impl BrokerConfig {
+    /// The defaults of a node of `cluster` on this machine.
+    pub fn new(node: NodeId, cluster: ClusterId, cluster_secret: Vec<u8>, data_dir: PathBuf) -> Self {
+        Self {
+            node,
+            listen_host: "127.0.0.1".to_owned(),
+            advertise_host: "127.0.0.1".to_owned(),
+            port_base: 19_100,
+            shards: 1,
+            data_dir,
+            rack: String::new(),
+            cluster,
+            cluster_secret,
+            memory_bytes_per_shard: limits::SHARD_MEMORY_BYTES_DEFAULT,
+            durability: None,
+            deadlines: Deadlines::default(),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What the controller asks of a shard, many ranges at once.
+
+use minikafka_core::chain::replica::Answer;
+use minikafka_core::wire::{
+    ActivateRange, ActivateRequest, AppendControlOutcome, AppendControlRange, AppendControlReply, AppendControlRequest,
+    RangeOutcome, RangesReply, ReconcileRange, ReconcileRequest, SealRange, SealReply, SealReport, SealRequest,
+};
+use minikafka_core::{Epoch, ErrorCode, LogIndex, LogPoint, RangeId, RangeKey, RingId};
+use minikafka_storage::disk::Disk;
+use minikafka_storage::wait::join_all;
+
+use crate::shard::Shard;
+
+impl<D: Disk> Shard<D> {
+    /// Promises epochs; answers when all promises are durable and all writes in flight are finished. Refused as a whole
+    /// when meant for another process, whose shards may have divided the ranges otherwise.
+    pub async fn seal(&self, request: SealRequest) -> SealReply {
+        let (ring, meant) = (request.ring, request.incarnation == self.me().incarnation);
+        let one = async |range: SealRange| match meant {
+            true => self.seal_range(ring, range).await,
+            false => refused_report(range.range, ErrorCode::NotOwner),
+        };
+        let ranges = join_all(request.ranges.into_iter().map(one)).await;
+        SealReply { incarnation: self.me().incarnation, store: self.me().store, ranges }
+    }
+
+    async fn seal_range(&self, ring: RingId, SealRange { range, epoch }: SealRange) -> SealReport {
+        let code = match self.open_range(RangeKey { ring, range }).await {
+            Ok(opened) => match opened.seal(epoch).await {
+                Some(report) => return report,
+                None => ErrorCode::ShuttingDown,
+            },
+            Err(code) => code,
+        };
+        refused_report(range, code)
+    }
+
+    /// Brings logs to an exact end; refused as a whole when meant for another process.
+    pub async fn reconcile(&self, request: ReconcileRequest) -> RangesReply {
+        let (ring, meant) = (request.ring, request.incarnation == self.me().incarnation);
+        let one = async |ReconcileRange { range, epoch, end, .. }| {
+            let answer = match self.range(RangeKey { ring, range }) {
+                Some(opened) if meant => opened.reconcile(epoch, end).await,
+                _ => refused(ErrorCode::Stale),
+            };
+            outcome(range, answer)
+        };
+        RangesReply { ranges: join_all(request.ranges.into_iter().map(one)).await }
+    }
+
+    /// Begins to act in chains that the record now names.
+    pub async fn activate(&self, request: ActivateRequest) -> RangesReply {
+        let ring = request.ring;
+        let one = async |ActivateRange { range, epoch, chain, start }| {
+            let answer = match self.range(RangeKey { ring, range }) {
+                Some(opened) => opened.activate(epoch, chain, start).await,
+                None => refused(ErrorCode::NotOwner),
+            };
+            outcome(range, answer)
+        };
+        RangesReply { ranges: join_all(request.ranges.into_iter().map(one)).await }
+    }
+
+    /// Appends control entries, in order for each range; answers when all are committed.
+    pub async fn append_control(&self, request: AppendControlRequest) -> AppendControlReply {
+        let one = async |AppendControlRange { range, epoch, entry }| {
+            let answer = match self.range(range) {
+                Some(opened) => opened.append_control(entry, epoch).await,
+                None => refused(ErrorCode::NotOwner),
+            };
+            let RangeOutcome { error, epoch, .. } = outcome(range.range, answer);
+            AppendControlOutcome { range, error, epoch }
+        };
+        AppendControlReply { entries: join_all(request.entries.into_iter().map(one)).await }
+    }
+}
+
+const fn refused_report(range: RangeId, code: ErrorCode) -> SealReport {
+    SealReport {
+        range,
+        error: Some(code),
+        promised: Epoch(0),
+        marker: Epoch(0),
+        end: LogPoint::START,
+        last_epoch: Epoch(0),
+        known_committed: LogIndex(0),
+    }
+}
+
+const fn refused(code: ErrorCode) -> Answer {
+    Answer::Refused { code, epoch: Epoch(0) }
+}
+
+fn outcome(range: RangeId, answer: Answer) -> RangeOutcome {
+    match answer {
+        Answer::Done { .. } => RangeOutcome { range, error: None, epoch: Epoch(0) },
+        Answer::Refused { code, epoch } => RangeOutcome { range, error: Some(code), epoch },
+    }
+}

@@ -1,0 +1,244 @@
+//! Fetch: long-poll over several partitions of this shard; and looking offsets up.
+//!
+//! Only committed entries leave, as they are stored. A fetch first takes memory from the shard's fetch budget, first come
+//! first served, and keeps it until its reply has left: slow readers wait for each other and not for producers.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_lite::future;
+use minikafka_core::wire::{
+    FetchPartition, FetchReply, FetchRequest, FetchedPartition, ListOffsetsPartition, ListOffsetsReply,
+    ListOffsetsRequest, ListedOffset, OffsetQuery,
+};
+use minikafka_core::{Epoch, ErrorCode, Offset, PartitionKey, RangeKey, limits};
+use minikafka_storage::disk::Disk;
+use minikafka_storage::wait::{Permit, join_all};
+use minikafka_storage::{ReadError, Reader, SharedSlice};
+
+use crate::range::{PartitionOffsets, Range};
+use crate::shard::Shard;
+
+/// Readers remembered per shard; each may hold one read ahead.
+const READERS_MAX: usize = 32;
+
+/// Where consumers are, so that a sequential one finds what was read ahead for it. The oldest is forgotten.
+#[derive(Default)]
+pub struct Readers {
+    readers: RefCell<VecDeque<(ReaderKey, Reader)>>,
+}
+
+/// A connection's reading of one partition.
+type ReaderKey = (Option<SocketAddr>, PartitionKey);
+/// A range and what may be read of a partition in it; or why not, and the epoch to refresh to.
+type Readable<D> = Result<(Rc<Range<D>>, PartitionOffsets), (ErrorCode, Epoch)>;
+/// Waits for one partition.
+type Wait<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+impl Readers {
+    fn take(&self, key: ReaderKey) -> Reader {
+        let mut readers = self.readers.borrow_mut();
+        let place = readers.iter().position(|(other, _)| *other == key);
+        place.and_then(|place| readers.remove(place)).map(|(_, reader)| reader).unwrap_or_default()
+    }
+
+    fn put(&self, key: ReaderKey, reader: Reader) {
+        let mut readers = self.readers.borrow_mut();
+        if readers.len() == READERS_MAX {
+            readers.pop_front();
+        }
+        readers.push_back((key, reader));
+    }
+}
+
+/// A fetch that is answered: the message, and the entries behind it.
+pub struct Fetched {
+    /// The head of the reply.
+    pub reply: FetchReply,
+    /// The bulk of the reply.
+    pub entries: Vec<SharedSlice>,
+    /// Kept until the reply has left.
+    pub permit: Permit,
+}
+
+impl<D: Disk> Shard<D> {
+    /// Answers a fetch of connection `connection`, when enough is there or it has waited long enough.
+    pub async fn fetch(&self, connection: Option<SocketAddr>, request: &FetchRequest) -> Fetched {
+        let wait = Duration::from_millis(request.wait_ms_max.min(limits::FETCH_WAIT_MS_MAX).into());
+        let deadline = self.clock().monotonic() + wait;
+        loop {
+            let before = self.ends(request);
+            let fetched = self.fetch_once(connection, request).await;
+            let bytes: u64 = fetched.reply.partitions.iter().map(|p| u64::from(p.entries_bytes)).sum();
+            let has_error = fetched.reply.partitions.iter().any(|partition| partition.error.is_some());
+            let remaining = deadline.saturating_duration_since(self.clock().monotonic());
+            if has_error || bytes >= u64::from(request.bytes_min) || remaining.is_zero() {
+                self.metrics.fetches.add(1);
+                self.metrics.fetched_bytes.add(bytes);
+                return fetched;
+            }
+            drop(fetched);
+            let changed = self.ends_change(request, &before);
+            future::or(changed, self.disk().sleep(remaining)).await;
+        }
+    }
+
+    async fn fetch_once(&self, connection: Option<SocketAddr>, request: &FetchRequest) -> Fetched {
+        let bytes_max = request.bytes_max.clamp(1, limits::FETCH_BYTES_MAX) as usize;
+        let permit = self.fetch_budget.take(bytes_max as u64).await;
+        let (mut partitions, mut entries, mut left) = (Vec::new(), Vec::new(), bytes_max);
+        for wanted in &request.partitions {
+            let (mut fetched, slices) = match self.look_up(wanted) {
+                Ok((range, offsets)) => self.read(connection, &range, offsets, wanted, left).await,
+                Err(refused) => (refused, Vec::new()),
+            };
+            if left < bytes_max && fetched.entries_bytes as usize > left {
+                // One entry is always sent, but only the first of a reply may go beyond what was asked for.
+                fetched.entries_bytes = 0;
+            } else {
+                left = left.saturating_sub(fetched.entries_bytes as usize);
+                entries.extend(slices);
+            }
+            partitions.push(fetched);
+        }
+        Fetched { reply: FetchReply { partitions }, entries, permit }
+    }
+
+    /// The range and offsets of a partition that may be read from where the client wants, or the refusal.
+    fn look_up(&self, wanted: &FetchPartition) -> Result<(Rc<Range<D>>, PartitionOffsets), FetchedPartition> {
+        let refused = |code, epoch| FetchedPartition {
+            partition: wanted.partition,
+            error: Some(code),
+            epoch,
+            log_start: Offset(0),
+            committed_end: Offset(0),
+            previous: None,
+            entries_bytes: 0,
+        };
+        let (range, offsets) = self
+            .readable(wanted.range, wanted.partition, wanted.epoch)
+            .map_err(|(code, epoch)| refused(code, epoch))?;
+        let PartitionOffsets { log_start, committed_end, next_offset, previous } = offsets;
+        let code = match wanted.offset {
+            offset if offset < log_start && previous.is_some() => ErrorCode::Moved,
+            offset if offset < log_start || offset > next_offset => ErrorCode::OffsetOutOfRange,
+            offset if offset > committed_end => ErrorCode::BeyondCommitted,
+            _ => return Ok((range, offsets)),
+        };
+        Err(FetchedPartition { log_start, committed_end, previous, ..refused(code, range.epoch()) })
+    }
+
+    /// The range of a partition, if a client that believes in `believed` may read from it.
+    fn readable(&self, range: RangeKey, partition: PartitionKey, believed: Epoch) -> Readable<D> {
+        let range = self.range(range).ok_or((ErrorCode::NotOwner, Epoch(0)))?;
+        let epoch = range.epoch();
+        range.check_read(believed).map_err(|code| (code, epoch))?;
+        let offsets = range.offsets(partition).ok_or((ErrorCode::PartitionNotReady, epoch))?;
+        Ok((range, offsets))
+    }
+
+    async fn read(
+        &self,
+        connection: Option<SocketAddr>,
+        range: &Range<D>,
+        offsets: PartitionOffsets,
+        wanted: &FetchPartition,
+        left: usize,
+    ) -> (FetchedPartition, Vec<SharedSlice>) {
+        let mut fetched = FetchedPartition {
+            partition: wanted.partition,
+            error: None,
+            epoch: range.epoch(),
+            log_start: offsets.log_start,
+            committed_end: offsets.committed_end,
+            previous: None,
+            entries_bytes: 0,
+        };
+        if wanted.offset == offsets.committed_end || left == 0 {
+            return (fetched, Vec::new());
+        }
+        let key = (connection, wanted.partition);
+        let mut reader = self.readers.take(key);
+        let bytes_max = left.min(wanted.bytes_max.max(1) as usize);
+        let up_to = range.readable_index();
+        match range.log().read_partition(wanted.partition, wanted.offset, up_to, bytes_max, &mut reader).await {
+            Ok(slices) => {
+                fetched.entries_bytes = slices.iter().map(|slice| slice.len() as u32).sum();
+                self.readers.put(key, reader);
+                (fetched, slices)
+            }
+            Err(error) => {
+                tracing::error!(range = %range.key(), partition = %wanted.partition, %error, "cannot read");
+                fetched.error = Some(read_error_code(&error));
+                (fetched, Vec::new())
+            }
+        }
+    }
+
+    /// The committed end of each partition; none where it cannot be read.
+    fn ends(&self, request: &FetchRequest) -> Vec<Option<Offset>> {
+        request.partitions.iter().map(|wanted| self.end(wanted)).collect()
+    }
+
+    fn end(&self, wanted: &FetchPartition) -> Option<Offset> {
+        let readable = self.readable(wanted.range, wanted.partition, wanted.epoch);
+        readable.ok().map(|(_, offsets)| offsets.committed_end)
+    }
+
+    /// Waits until one of the partitions has another end than before.
+    async fn ends_change(&self, request: &FetchRequest, before: &[Option<Offset>]) {
+        let waits = request.partitions.iter().zip(before).filter_map(|(wanted, &before)| {
+            let range = self.range(wanted.range)?;
+            let wait: Wait<'_> = Box::pin(async move {
+                range.committed().wait_for(|| (self.end(wanted) != before).then_some(())).await;
+            });
+            Some(wait)
+        });
+        let mut waits: Vec<_> = waits.collect();
+        future::poll_fn(|context| {
+            let ready = waits.iter_mut().any(|wait| wait.as_mut().poll(context).is_ready());
+            if ready { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Looks offsets up.
+    pub async fn list_offsets(&self, request: &ListOffsetsRequest) -> ListOffsetsReply {
+        let one = async |wanted: &ListOffsetsPartition| {
+            let (error, epoch, offset) = match self.list_offset(wanted).await {
+                Ok((epoch, offset)) => (None, epoch, offset),
+                Err((code, epoch)) => (Some(code), epoch, Offset(0)),
+            };
+            ListedOffset { partition: wanted.partition, error, epoch, offset }
+        };
+        ListOffsetsReply { partitions: join_all(request.partitions.iter().map(one)).await }
+    }
+
+    async fn list_offset(&self, wanted: &ListOffsetsPartition) -> Result<(Epoch, Offset), (ErrorCode, Epoch)> {
+        let (range, offsets) = self.readable(wanted.range, wanted.partition, wanted.epoch)?;
+        let epoch = range.epoch();
+        let offset = match wanted.query {
+            OffsetQuery::Earliest => offsets.log_start,
+            OffsetQuery::Latest => offsets.committed_end,
+            OffsetQuery::AppendedAtOrAfter(timestamp) => {
+                let found = range.log().offset_at_time(wanted.partition, timestamp).await;
+                let found = found.map_err(|error| (read_error_code(&error), epoch))?;
+                found.map_or(offsets.committed_end, |offset| offset.clamp(offsets.log_start, offsets.committed_end))
+            }
+        };
+        Ok((epoch, offset))
+    }
+}
+
+fn read_error_code(error: &ReadError) -> ErrorCode {
+    match error {
+        ReadError::Damaged(_) => ErrorCode::DataDamaged,
+        ReadError::Disk(_) => ErrorCode::RangeFailed,
+        ReadError::Dropped { .. } => ErrorCode::OffsetOutOfRange,
+    }
+}

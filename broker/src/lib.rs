@@ -1,0 +1,23 @@
+//! The broker: one shard per core, each a thread with its own io_uring, ranges, connections and memory.
+//!
+//! `Broker::start` opens the data directory, starts the shards and registers the node; from then on the controller (in a
+//! gateway) tells each shard which ranges to hold. A shard interprets `core`'s state machines over `storage` and `net`;
+//! the protocol's decisions are all in `core`.
+
+mod broker;
+mod clock;
+mod config;
+mod control;
+mod error;
+mod fetch;
+mod metrics;
+mod owners;
+mod produce;
+mod range;
+mod service;
+mod shard;
+mod shard_thread;
+
+pub use broker::{Broker, BrokerHandle};
+pub use config::BrokerConfig;
+pub use error::BrokerError;

@@ -1,0 +1,287 @@
+//! One range as this shard has it: interprets the pure [`Replica`] over the range's log.
+//!
+//! Whatever happens to the range is an [`Input`]; [`Range::drive`] steps the machine and carries its [`Output`]s out. The
+//! machine decides, this file only does: it appends, persists promises and markers, answers. Two facts live here because
+//! they are about files and not about the protocol: that a range's first acknowledgement waits until "this range has a
+//! log" is durable in the promise file, and that a segment's snapshot is taken before the entry that rolls it.
+
+mod change;
+mod pending;
+mod recovery;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use minikafka_core::chain::replica::{Answer, AppendBody, Input, Output, Replica, RequestId};
+use minikafka_core::control::ControlEntry;
+use minikafka_core::entry::{EntryHeader, entry_bytes};
+use minikafka_core::{Epoch, ErrorCode, LogIndex, Offset, PartitionKey, RangeKey};
+use minikafka_storage::disk::Disk;
+use minikafka_storage::wait::Notify;
+use minikafka_storage::{AppendError, Body, LogError, Promise, PromiseFile, RangeLog};
+use quanta::Instant;
+
+use crate::clock::Clock;
+pub use pending::Completion;
+use pending::{Pending, PendingRequests};
+
+/// No control entry is longer.
+const CONTROL_BODY_BYTES_MAX: u32 = 256;
+
+/// Whether "this range has a log" is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LogPromise {
+    /// There is no log, or nobody said yet that there is.
+    Absent,
+    /// Being written.
+    Writing,
+    /// Durable: acknowledgements may go out.
+    Durable,
+}
+
+/// What may be read of a partition.
+#[derive(Clone, Copy, Debug)]
+pub struct PartitionOffsets {
+    /// First offset that can be fetched.
+    pub log_start: Offset,
+    /// Offset after the last committed record.
+    pub committed_end: Offset,
+    /// Offset after the last appended record.
+    pub next_offset: Offset,
+    /// Where older offsets are, if anywhere.
+    pub previous: Option<RangeKey>,
+}
+
+/// What the ranges of a shard share.
+pub struct RangeShared<D: Disk> {
+    /// Where promises are kept.
+    pub promises: PromiseFile<D>,
+    /// The disk, to spawn on.
+    pub disk: D,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// One range.
+pub struct Range<D: Disk> {
+    key: RangeKey,
+    shared: Rc<RangeShared<D>>,
+    log: RangeLog<D>,
+    replica: RefCell<Replica>,
+    pending: RefCell<PendingRequests>,
+    inputs: RefCell<VecDeque<Input>>,
+    driving: Cell<bool>,
+    log_promise: Cell<LogPromise>,
+    committed: Notify,
+}
+
+impl<D: Disk> Range<D> {
+    /// The range's name.
+    pub const fn key(&self) -> RangeKey {
+        self.key
+    }
+
+    /// Its log, to read from.
+    pub const fn log(&self) -> &RangeLog<D> {
+        &self.log
+    }
+
+    /// Notified whenever more became readable, or a new epoch began.
+    pub const fn committed(&self) -> &Notify {
+        &self.committed
+    }
+
+    /// The epoch a client should believe in.
+    pub fn epoch(&self) -> Epoch {
+        self.replica.borrow().epoch()
+    }
+
+    /// Whether reads may be served to a client that believes in `believed`.
+    pub fn check_read(&self, believed: Epoch) -> Result<(), ErrorCode> {
+        self.replica.borrow().check_read(believed)
+    }
+
+    /// What may be read.
+    pub fn readable_index(&self) -> LogIndex {
+        self.replica.borrow().readable_index()
+    }
+
+    /// What may be read of a partition; none when it is not open here.
+    pub fn offsets(&self, key: PartitionKey) -> Option<PartitionOffsets> {
+        let replica = self.replica.borrow();
+        let (log_start, committed_end) = replica.offsets(key)?;
+        let state = replica.state().partition(key)?;
+        Some(PartitionOffsets { log_start, committed_end, next_offset: state.next_offset, previous: state.previous })
+    }
+
+    /// Waits, first come first served, until the log takes more; a log that takes nothing any more says so at the append.
+    pub async fn append_space(&self) {
+        while matches!(self.log.check_append(), Err(AppendError::Backlog(_))) {
+            if self.log.append_space().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Appends a batch whose body is checked; `reply` is answered when it is committed, or why not.
+    pub fn produce(
+        self: &Rc<Self>,
+        header: EntryHeader,
+        believed: Epoch,
+        body: Body<'_, D>,
+        reply: Box<dyn Completion>,
+        deadline: Instant,
+    ) {
+        if let Err(code) = self.make_room(header.entry_bytes()) {
+            return reply.complete(Answer::Refused { code, epoch: Epoch(0) });
+        }
+        let request = self.pending.borrow_mut().insert(Pending::Produce { reply, deadline });
+        self.drive_with(Input::Produce { request, header, believed }, Some(body));
+    }
+
+    /// Appends a control entry and waits until it is committed.
+    pub async fn append_control(self: &Rc<Self>, entry: ControlEntry, believed: Epoch) -> Answer {
+        self.append_space().await;
+        if let Err(code) = self.make_room(entry_bytes(CONTROL_BODY_BYTES_MAX)) {
+            return Answer::Refused { code, epoch: Epoch(0) };
+        }
+        self.ask(|request| Input::AppendControl { request, entry, believed }).await
+    }
+
+    /// Rolls the segment if it must be, and makes sure that the log will take the entry: once the machine has folded an
+    /// entry in, there is no way back.
+    fn make_room(&self, bytes: usize) -> Result<(), ErrorCode> {
+        if self.log.must_roll(bytes) {
+            self.log.roll(self.replica.borrow().state().snapshot());
+        }
+        self.log.check_append().map_err(|error| match error {
+            AppendError::NoSpace => ErrorCode::DiskFull,
+            AppendError::Backlog(_) => ErrorCode::Overloaded,
+            AppendError::Failed(_) => ErrorCode::RangeFailed,
+        })
+    }
+
+    /// Answers `timed_out` to whom waited too long; returns how many.
+    pub fn expire(&self, now: Instant) -> usize {
+        self.pending.borrow_mut().expire(now)
+    }
+
+    /// Time has passed.
+    pub fn tick(self: &Rc<Self>) {
+        self.log.seal_tail();
+        self.drive(Input::Tick);
+    }
+
+    /// Waits for what is in flight and closes the log.
+    pub async fn close(self: Rc<Self>) -> Result<(), LogError> {
+        self.pending.borrow_mut().refuse_all(ErrorCode::ShuttingDown);
+        self.log.close().await
+    }
+
+    /// Steps the machine and carries out what follows.
+    fn drive(self: &Rc<Self>, input: Input) {
+        self.drive_with(input, None);
+    }
+
+    /// The same; `body` belongs to the request of `input`. Inputs that arise on the way are taken in turn, so that the
+    /// machine is never entered twice.
+    fn drive_with(self: &Rc<Self>, input: Input, mut body: Option<Body<'_, D>>) {
+        assert!(body.is_none() || !self.driving.get(), "a body is borrowed, so its input cannot wait in the queue");
+        self.inputs.borrow_mut().push_back(input);
+        if self.driving.replace(true) {
+            return;
+        }
+        let mut outputs = Vec::new();
+        loop {
+            let Some(input) = self.inputs.borrow_mut().pop_front() else { break };
+            self.replica.borrow_mut().step(self.shared.clock.wall(), input, &mut outputs);
+            for output in outputs.drain(..) {
+                self.carry_out(output, &mut body);
+            }
+        }
+        self.driving.set(false);
+    }
+
+    fn carry_out(self: &Rc<Self>, output: Output, body: &mut Option<Body<'_, D>>) {
+        match output {
+            Output::Append { header, body: AppendBody::Request(request), .. } => {
+                let body = body.take().unwrap_or_else(|| panic!("request {request:?} came without its body"));
+                self.append(&header, body);
+            }
+            Output::Append { header, body: AppendBody::Control(bytes), .. } => {
+                self.append(&header, Body::Copied(&bytes));
+            }
+            Output::Committed { index } => {
+                self.log.set_committed(index);
+                self.committed.notify_all();
+            }
+            Output::Answer { request, answer } => self.pending.borrow_mut().answer(request, answer),
+            Output::ReportSeal { request, report } => {
+                self.pending.borrow_mut().report_seal(request, report);
+                self.committed.notify_all();
+            }
+            Output::PersistPromise { epoch } => self.persist_promise(epoch),
+            Output::PersistMarker { epoch } => self.persist_marker(epoch),
+            Output::Truncate { end } => self.truncate(end),
+            Output::AcknowledgeUpstream { .. } | Output::TellCommitted { .. } | Output::ResetUpstream => {
+                unreachable!("a chain of one has no neighbours, and longer ones are refused at activation")
+            }
+        }
+    }
+
+    fn append(self: &Rc<Self>, header: &EntryHeader, body: Body<'_, D>) {
+        if self.log_promise.get() == LogPromise::Absent {
+            self.promise_log();
+        }
+        if let Err(error) = self.log.append(header, body) {
+            tracing::error!(range = %self.key, %error, "cannot append; this range takes nothing more");
+            self.inputs.borrow_mut().push_back(Input::WriteFailed);
+        }
+    }
+
+    /// `has_log` is durable before the first acknowledgement, so that a log missing later means a lost marker (R10).
+    fn promise_log(self: &Rc<Self>) {
+        self.log_promise.set(LogPromise::Writing);
+        let range = self.clone();
+        self.shared.disk.spawn(async move {
+            let promise = range.promise(Epoch(0), Epoch(0), true);
+            match range.shared.promises.update([promise]).await {
+                Ok(()) => {
+                    range.log_promise.set(LogPromise::Durable);
+                    range.log_moved();
+                }
+                Err(error) => range.write_failed(&error),
+            }
+        });
+    }
+
+    /// Promises and markers only grow, so a zero leaves what is there.
+    fn promise(&self, promised: Epoch, marker: Epoch, has_log: bool) -> Promise {
+        Promise { range: self.key, promised, marker, has_log }
+    }
+
+    /// The log's durable index grew, or it failed.
+    fn log_moved(self: &Rc<Self>) {
+        if let Some(error) = self.log.failed() {
+            return self.write_failed(&error);
+        }
+        if self.log_promise.get() == LogPromise::Durable {
+            self.drive(Input::Durable { index: self.log.durable_index() });
+        }
+    }
+
+    fn write_failed(self: &Rc<Self>, error: &LogError) {
+        tracing::error!(range = %self.key, %error, "a durable write failed; this range acknowledges nothing more");
+        self.drive(Input::WriteFailed);
+    }
+
+    /// Gives a request to the machine and waits for its answer.
+    async fn ask(self: &Rc<Self>, input: impl FnOnce(RequestId) -> Input) -> Answer {
+        let (sender, receiver) = futures_channel::oneshot::channel();
+        let request = self.pending.borrow_mut().insert(Pending::Change(sender));
+        self.drive(input(request));
+        let gone = Answer::Refused { code: ErrorCode::ShuttingDown, epoch: Epoch(0) };
+        receiver.await.unwrap_or(gone)
+    }
+}

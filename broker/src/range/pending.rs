@@ -1,0 +1,76 @@
+//! Requests of a range that wait for their answer.
+
+use futures_channel::oneshot;
+use minikafka_core::chain::replica::{Answer, RequestId};
+use minikafka_core::wire::SealReport;
+use minikafka_core::{Epoch, ErrorCode};
+use quanta::Instant;
+use slab::Slab;
+
+/// Takes the outcome of a produce request to its client.
+pub trait Completion {
+    /// Called exactly once.
+    fn complete(self: Box<Self>, answer: Answer);
+}
+
+/// Who waits.
+pub(super) enum Pending {
+    /// A client; it is told `timed_out` at `deadline`.
+    Produce { reply: Box<dyn Completion>, deadline: Instant },
+    /// A client that was told already; the machine's answer goes nowhere.
+    Expired,
+    /// A controller, for anything but a seal.
+    Change(oneshot::Sender<Answer>),
+    /// A controller, for a seal.
+    Seal(oneshot::Sender<SealReport>),
+}
+
+/// The table of them. Its bound is the sum of the connections' windows.
+#[derive(Default)]
+pub(super) struct PendingRequests {
+    table: Slab<Pending>,
+}
+
+impl PendingRequests {
+    pub fn insert(&mut self, pending: Pending) -> RequestId {
+        RequestId(self.table.insert(pending) as u64)
+    }
+
+    pub fn answer(&mut self, request: RequestId, answer: Answer) {
+        match self.table.try_remove(request.0 as usize) {
+            Some(Pending::Produce { reply, .. }) => reply.complete(answer),
+            // A controller that went away needs no answer.
+            Some(Pending::Change(sender)) => drop(sender.send(answer)),
+            Some(Pending::Expired) => {}
+            Some(Pending::Seal(_)) | None => unreachable!("the machine answers a request once, and as it was asked"),
+        }
+    }
+
+    pub fn report_seal(&mut self, request: RequestId, report: SealReport) {
+        match self.table.try_remove(request.0 as usize) {
+            Some(Pending::Seal(sender)) => drop(sender.send(report)),
+            _ => unreachable!("the machine reports a seal once, to whom asked for it"),
+        }
+    }
+
+    pub fn expire(&mut self, now: Instant) -> usize {
+        let mut expired = 0;
+        for (_, pending) in &mut self.table {
+            if matches!(pending, Pending::Produce { deadline, .. } if *deadline <= now)
+                && let Pending::Produce { reply, .. } = std::mem::replace(pending, Pending::Expired)
+            {
+                reply.complete(Answer::Refused { code: ErrorCode::TimedOut, epoch: Epoch(0) });
+                expired += 1;
+            }
+        }
+        expired
+    }
+
+    pub fn refuse_all(&mut self, code: ErrorCode) {
+        for pending in self.table.drain() {
+            if let Pending::Produce { reply, .. } = pending {
+                reply.complete(Answer::Refused { code, epoch: Epoch(0) });
+            }
+        }
+    }
+}

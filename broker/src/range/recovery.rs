@@ -1,0 +1,137 @@
+//! Opening a range: its log is recovered, folded, and joined with what was promised for it.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use minikafka_core::chain::ChainMember;
+use minikafka_core::chain::replica::{Input, Recovered, Replica};
+use minikafka_core::control::ControlEntry;
+use minikafka_core::entry::{EntryHeader, EntryKind};
+use minikafka_core::range_state::RangeState;
+use minikafka_core::wire::Wire;
+use minikafka_core::{Epoch, RangeKey};
+use minikafka_storage::disk::Disk;
+use minikafka_storage::wait::Notify;
+use minikafka_storage::{LogError, Promise, RangeLog, RecoveryReport, RecoveryVisitor, ShardStorage};
+
+use super::{LogPromise, Range, RangeShared};
+
+/// Folds what recovery delivers.
+#[derive(Default)]
+pub(super) struct StateVisitor {
+    state: RangeState,
+    /// The first thing that was readable as bytes but not as what it should be.
+    defect: Option<String>,
+}
+
+impl StateVisitor {
+    /// The fold, or why there is none.
+    pub fn finish(self, range: RangeKey) -> Result<RangeState, LogError> {
+        match self.defect {
+            None => Ok(self.state),
+            Some(reason) => Err(LogError::Format { path: PathBuf::from(format!("range {range}")), reason }),
+        }
+    }
+
+    fn defect(&mut self, what: &str, reason: impl std::fmt::Display) {
+        let text = format!("{what} is whole but not of this release ({reason}); start the release that wrote it");
+        self.defect.get_or_insert(text);
+    }
+}
+
+impl RecoveryVisitor for StateVisitor {
+    fn snapshot(&mut self, snapshot: Option<&[u8]>) {
+        self.state = RangeState::default();
+        match snapshot.map(RangeState::restore) {
+            Some(Ok(state)) => self.state = state,
+            Some(Err(error)) => self.defect("the snapshot", error),
+            None => {}
+        }
+    }
+
+    fn entry(&mut self, header: &EntryHeader, body: &[u8]) {
+        let control = match header.kind {
+            EntryKind::Batch => None,
+            EntryKind::Control => match ControlEntry::from_bytes(body) {
+                Ok(control) => Some(control),
+                Err(error) => return self.defect(&format!("control entry {}", header.index), error),
+            },
+        };
+        self.state.apply(header, control.as_ref());
+    }
+
+    fn take_snapshot(&mut self) -> Vec<u8> {
+        self.state.snapshot()
+    }
+}
+
+impl<D: Disk> Range<D> {
+    /// Opens a range with what is promised for it; `me` is this shard.
+    pub async fn open(
+        storage: &Rc<ShardStorage<D>>,
+        shared: Rc<RangeShared<D>>,
+        key: RangeKey,
+        me: ChainMember,
+        promise: Option<Promise>,
+    ) -> Result<Rc<Self>, LogError> {
+        let mut visitor = StateVisitor::default();
+        let opened = RangeLog::open(storage.clone(), key, &mut visitor).await?;
+        let state = visitor.finish(key)?;
+        let report = opened.report;
+        let promised = promise.map_or(Epoch(0), |promise| promise.promised);
+        let recovered = Recovered { state, promised, marker: marker(key, &report, promise) };
+        let log_promise = match promise {
+            Some(Promise { has_log: true, .. }) => LogPromise::Durable,
+            _ => LogPromise::Absent,
+        };
+        let range = Rc::new(Self {
+            key,
+            shared,
+            log: opened.log,
+            replica: RefCell::new(Replica::new(key, me, recovered)),
+            pending: RefCell::default(),
+            inputs: RefCell::default(),
+            driving: Cell::new(false),
+            log_promise: Cell::new(log_promise),
+            committed: Notify::default(),
+        });
+        let weak = Rc::downgrade(&range);
+        range.log.on_durable(move || {
+            if let Some(range) = weak.upgrade() {
+                range.log_moved();
+            }
+        });
+        range.note_recovery(&report);
+        Ok(range)
+    }
+
+    fn note_recovery(self: &Rc<Self>, report: &RecoveryReport) {
+        if report.torn_bytes > 0 {
+            tracing::info!(range = %self.key, bytes = report.torn_bytes, "dropped a torn end that was never acknowledged");
+        }
+        for damage in &report.damage {
+            tracing::error!(range = %self.key, %damage, "stored data is damaged");
+        }
+        if !report.damage.is_empty() {
+            self.drive(Input::WriteFailed);
+        }
+        if report.has_file && self.log_promise.get() == LogPromise::Absent {
+            // A crash came between the first flush and the promise: nothing was acknowledged, but there is a log now.
+            self.promise_log();
+        }
+    }
+}
+
+/// The last epoch into which the log was reconciled. A log that should be there and is not took its marker with it.
+fn marker(key: RangeKey, report: &RecoveryReport, promise: Option<Promise>) -> Epoch {
+    match promise {
+        _ if report.has_file => report.marker,
+        Some(Promise { has_log: true, .. }) => {
+            tracing::error!(range = %key, "the log of this range is gone; it is no survivor of its chain");
+            Epoch(0)
+        }
+        Some(promise) => promise.marker,
+        None => Epoch(0),
+    }
+}

@@ -1,0 +1,125 @@
+//! What arrives on a shard's port, and who handles it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use glommio::{TaskQueueHandle, spawn_local_into};
+use minikafka_core::wire::{
+    ActivateRequest, Api, AppendControlRequest, FetchRequest, ListOffsetsRequest, ReconcileRequest, SealRequest, Wire,
+};
+use minikafka_core::{ErrorCode, limits};
+use minikafka_net::{Hangup, Reply, Request, Service, SharedBytes};
+use minikafka_storage::SharedSlice;
+use minikafka_storage::disk::Disk;
+use minikafka_storage::wait::Permit;
+
+use crate::fetch::Fetched;
+use crate::shard::Shard;
+
+/// Partitions that one request may name.
+const PARTITIONS_MAX: usize = limits::REQUEST_PARTITIONS_MAX as usize;
+
+/// Hands requests to a shard. Appending happens in the connection's own turn, everything that waits in a task.
+pub struct ShardService<D: Disk> {
+    pub(crate) shard: Rc<Shard<D>>,
+    /// Where reads run, so that they do not slow appends.
+    pub(crate) reading: TaskQueueHandle,
+    /// Where the controller's requests run.
+    pub(crate) changing: TaskQueueHandle,
+    /// Set when the shard stops: nothing new is begun.
+    pub(crate) stopping: Cell<bool>,
+}
+
+impl<D: Disk> Service for ShardService<D> {
+    async fn handle(&self, mut request: Request<'_>) -> Result<(), Hangup> {
+        if self.stopping.get() {
+            request.reply.fail(ErrorCode::ShuttingDown);
+            return Ok(());
+        }
+        match request.api {
+            Api::Produce => return self.produce(request).await,
+            Api::Fetch => {
+                let message = request.message()?;
+                self.fetch(message, request);
+            }
+            Api::ListOffsets => {
+                let message: ListOffsetsRequest = request.message()?;
+                if message.partitions.len() > PARTITIONS_MAX {
+                    request.reply.fail(ErrorCode::InvalidArgument);
+                    return Ok(());
+                }
+                let shard = self.shard.clone();
+                self.answer(self.reading, request.reply, async move { shard.list_offsets(&message).await });
+            }
+            Api::Seal => {
+                let (shard, message): (_, SealRequest) = (self.shard.clone(), request.message()?);
+                self.answer(self.changing, request.reply, async move { shard.seal(message).await });
+            }
+            Api::Reconcile => {
+                let (shard, message): (_, ReconcileRequest) = (self.shard.clone(), request.message()?);
+                self.answer(self.changing, request.reply, async move { shard.reconcile(message).await });
+            }
+            Api::Activate => {
+                let (shard, message): (_, ActivateRequest) = (self.shard.clone(), request.message()?);
+                self.answer(self.changing, request.reply, async move { shard.activate(message).await });
+            }
+            Api::AppendControl => {
+                let (shard, message): (_, AppendControlRequest) = (self.shard.clone(), request.message()?);
+                self.answer(self.changing, request.reply, async move { shard.append_control(message).await });
+            }
+            Api::Hello | Api::Prove | Api::Resolve | Api::CreateTopic | Api::DeleteTopic => {
+                request.reply.fail(ErrorCode::Misdirected);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<D: Disk> ShardService<D> {
+    fn answer<M: Wire>(&self, queue: TaskQueueHandle, reply: Reply, work: impl Future<Output = M> + 'static) {
+        self.spawn(queue, async move { reply.send(&work.await) });
+    }
+
+    fn spawn(&self, queue: TaskQueueHandle, task: impl Future<Output = ()> + 'static) {
+        match spawn_local_into(task, queue) {
+            Ok(task) => drop(task.detach()),
+            // The reply was dropped with the task, which has told the client.
+            Err(error) => tracing::error!(%error, "a task queue of this shard is gone"),
+        }
+    }
+
+    fn fetch(&self, message: FetchRequest, request: Request<'_>) {
+        let (shard, peer, mut reply) = (self.shard.clone(), request.peer(), request.reply);
+        self.spawn(self.reading, async move {
+            if message.partitions.len() > PARTITIONS_MAX {
+                return reply.fail(ErrorCode::InvalidArgument);
+            }
+            let fetched = shard.fetch(peer, &message).await;
+            let bytes = fetched.entries.iter().map(|slice| slice.len()).sum();
+            if reply.room(bytes).await.is_ok() {
+                let message = fetched.reply.clone();
+                reply.send_with_bulk(&message, Held::bulk(fetched));
+            }
+        });
+    }
+}
+
+/// Entries on their way out, with their part of the fetch budget.
+struct Held {
+    bytes: SharedSlice,
+    _permit: Rc<Permit>,
+}
+
+impl Held {
+    fn bulk(fetched: Fetched) -> Vec<SharedBytes> {
+        let permit = Rc::new(fetched.permit);
+        let held = |bytes| SharedBytes::whole(Rc::new(Self { bytes, _permit: permit.clone() }));
+        fetched.entries.into_iter().map(held).collect()
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}

@@ -1,0 +1,186 @@
+//! One shard: the ranges it has opened, and what they share. One thread, nothing locked, nothing shared with others.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use minikafka_core::chain::ChainMember;
+use minikafka_core::{ErrorCode, RangeKey, limits};
+use minikafka_storage::disk::Disk;
+use minikafka_storage::wait::{ByteBudget, Notify, join_all};
+use minikafka_storage::{LogError, Promise, PromiseFile, ShardStorage, StorageConfig};
+
+use crate::clock::Clock;
+use crate::fetch::Readers;
+use crate::metrics::ShardMetrics;
+use crate::owners::RangeOwners;
+use crate::range::{Range, RangeShared};
+
+/// How often a shard looks after idle logs and requests that waited too long.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// A range that is open, or is being opened by somebody.
+enum Slot<D: Disk> {
+    Opening,
+    Open(Rc<Range<D>>),
+}
+
+/// One shard.
+pub struct Shard<D: Disk> {
+    me: ChainMember,
+    storage: Rc<ShardStorage<D>>,
+    shared: Rc<RangeShared<D>>,
+    /// Every promise this node made before it started, whichever shard made it.
+    known: BTreeMap<RangeKey, Promise>,
+    owners: RangeOwners,
+    ranges: RefCell<HashMap<RangeKey, Slot<D>>>,
+    opened: Notify,
+    /// Memory of fetches from reading until their reply has left.
+    pub(crate) fetch_budget: ByteBudget,
+    /// Memory of batches from receiving until they are answered.
+    pub(crate) produce_budget: ByteBudget,
+    pub(crate) readers: Readers,
+    /// What happened so far.
+    pub metrics: ShardMetrics,
+}
+
+impl<D: Disk> Shard<D> {
+    /// Opens shard `me` of `shards`; its ranges are opened when the controller asks for them. `budget_bytes` bounds the
+    /// memory of fetches, and again that of batches on their way.
+    pub async fn open(
+        disk: D,
+        data_dir: &Path,
+        me: ChainMember,
+        shards: u16,
+        owners: RangeOwners,
+        config: StorageConfig,
+        budget_bytes: u64,
+    ) -> Result<Rc<Self>, LogError> {
+        let known = PromiseFile::read_all(&disk, data_dir).await?;
+        let storage = ShardStorage::open(disk.clone(), data_dir, me.shard, shards, config).await?;
+        let promises = PromiseFile::open(disk.clone(), data_dir, me.shard, []).await?;
+        Ok(Rc::new(Self {
+            me,
+            storage: Rc::new(storage),
+            shared: Rc::new(RangeShared { promises, disk, clock: Clock::new() }),
+            known,
+            owners,
+            ranges: RefCell::default(),
+            opened: Notify::default(),
+            fetch_budget: ByteBudget::new(budget_bytes.max(u64::from(limits::FETCH_BYTES_MAX))),
+            produce_budget: ByteBudget::new(budget_bytes.max(u64::from(limits::BATCH_BODY_BYTES_MAX))),
+            readers: Readers::default(),
+            metrics: ShardMetrics::default(),
+        }))
+    }
+
+    /// Who this shard is.
+    pub const fn me(&self) -> ChainMember {
+        self.me
+    }
+
+    /// Its disk.
+    pub fn disk(&self) -> &D {
+        &self.shared.disk
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// A range, if it is open here.
+    pub fn range(&self, key: RangeKey) -> Option<Rc<Range<D>>> {
+        match self.ranges.borrow().get(&key) {
+            Some(Slot::Open(range)) => Some(range.clone()),
+            _ => None,
+        }
+    }
+
+    /// Every open range.
+    pub fn ranges(&self) -> Vec<Rc<Range<D>>> {
+        let open = |slot: &Slot<D>| match slot {
+            Slot::Open(range) => Some(range.clone()),
+            Slot::Opening => None,
+        };
+        self.ranges.borrow().values().filter_map(open).collect()
+    }
+
+    /// A range, opened now if it is not; whoever comes while it is being opened waits.
+    pub async fn open_range(&self, key: RangeKey) -> Result<Rc<Range<D>>, ErrorCode> {
+        loop {
+            if let Some(range) = self.range(key) {
+                return Ok(range);
+            }
+            if !self.ranges.borrow().contains_key(&key) {
+                return self.open_absent_range(key).await;
+            }
+            let done = || (!matches!(self.ranges.borrow().get(&key), Some(Slot::Opening))).then_some(());
+            self.opened.wait_for(done).await;
+        }
+    }
+
+    async fn open_absent_range(&self, key: RangeKey) -> Result<Rc<Range<D>>, ErrorCode> {
+        if let Err(owner) = self.owners.claim(key, self.me.shard) {
+            tracing::warn!(range = %key, %owner, "another shard of this node has opened the range");
+            return Err(ErrorCode::NotOwner);
+        }
+        self.ranges.borrow_mut().insert(key, Slot::Opening);
+        let promise = self.known.get(&key).copied();
+        let opened = self.open_with_promise(key, promise).await;
+        let result = match opened {
+            Ok(range) => {
+                self.ranges.borrow_mut().insert(key, Slot::Open(range.clone()));
+                Ok(range)
+            }
+            Err(error) => {
+                tracing::error!(range = %key, %error, "cannot open the range");
+                self.ranges.borrow_mut().remove(&key);
+                self.owners.release(key);
+                Err(ErrorCode::RangeFailed)
+            }
+        };
+        self.opened.notify_all();
+        result
+    }
+
+    async fn open_with_promise(&self, key: RangeKey, promise: Option<Promise>) -> Result<Rc<Range<D>>, LogError> {
+        let own = self.shared.promises.get(key);
+        if let Some(promise) = promise.filter(|promise| own != Some(*promise)) {
+            // Made by another shard before a restart: it is this shard's to keep now.
+            self.shared.promises.update([promise]).await?;
+        }
+        Range::open(&self.storage, self.shared.clone(), key, self.me, promise).await
+    }
+
+    /// Looks after idle logs and requests that waited too long.
+    pub fn tick(&self) {
+        let now = self.clock().monotonic();
+        for range in self.ranges() {
+            range.tick();
+            self.metrics.produce_timeouts.add(range.expire(now) as u64);
+        }
+    }
+
+    /// Closes every log; the first error is told, the others are logged.
+    pub async fn close(&self) -> Result<(), LogError> {
+        let ranges: Vec<_> = self.ranges.borrow_mut().drain().collect();
+        let closing = ranges.into_iter().filter_map(|(_, slot)| match slot {
+            Slot::Open(range) => Some(range.close()),
+            Slot::Opening => None,
+        });
+        let mut first = Ok(());
+        for closed in join_all(closing).await {
+            if let Err(error) = &closed {
+                tracing::error!(%error, "a log did not close cleanly");
+            }
+            first = first.and(closed);
+        }
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests;

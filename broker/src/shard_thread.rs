@@ -1,0 +1,197 @@
+//! The thread of a shard: one glommio executor, from its start to its end.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use futures_channel::{mpsc as ended, oneshot};
+use glommio::timer::sleep;
+use glommio::{ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares, executor, spawn_local};
+use minikafka_core::chain::ChainMember;
+use minikafka_core::{Incarnation, ShardId, StoreId};
+use minikafka_net::{ClusterSecret, Listener, Server, ServerConfig, ServerIdentity};
+use minikafka_storage::StorageConfig;
+use minikafka_storage::disk::dma::{DmaDisk, choose_durability};
+
+use crate::broker::DRAIN;
+use crate::config::BrokerConfig;
+use crate::error::BrokerError;
+use crate::owners::RangeOwners;
+use crate::service::ShardService;
+use crate::shard::{Shard, TICK};
+
+/// Reads get this many shares of the core where appends get 1,000: catching up does not slow the tail.
+const READING_SHARES: usize = 250;
+/// A controller's request must not wait behind a full queue of appends for longer than this.
+const CHANGE_LATENCY: Duration = Duration::from_millis(10);
+
+/// See [`beat`].
+const HEARTBEAT: Duration = Duration::from_millis(20);
+
+/// What a shard's thread is started with.
+pub(crate) struct Start {
+    pub config: Arc<BrokerConfig>,
+    pub shard: ShardId,
+    pub store: StoreId,
+    pub incarnation: Incarnation,
+    pub owners: RangeOwners,
+    /// Told once: the port it listens on, or why it does not.
+    pub ready: mpsc::Sender<Result<(ShardId, u16), BrokerError>>,
+    /// Told when it ends.
+    pub ended: ended::UnboundedSender<ShardId>,
+}
+
+/// A running shard thread.
+pub(crate) struct ShardThread {
+    shard: ShardId,
+    stop: Option<oneshot::Sender<()>>,
+    join: ExecutorJoinHandle<Result<(), BrokerError>>,
+}
+
+impl ShardThread {
+    pub fn spawn(start: Start) -> Result<Self, BrokerError> {
+        let shard = start.shard;
+        let (stop, stopped) = oneshot::channel();
+        let executor = LocalExecutorBuilder::new(placement(&start.config, shard))
+            .name(&format!("shard-{shard}"))
+            .io_memory(start.config.memory_bytes_per_shard as usize / 2)
+            .spawn(move || run(start, stopped));
+        let join = executor.map_err(|error| BrokerError::Executor { shard, reason: error.to_string() })?;
+        Ok(Self { shard, stop: Some(stop), join })
+    }
+
+    pub fn ask_to_stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // A shard that ended before needs no asking.
+            let _ = stop.send(());
+        }
+    }
+
+    pub fn join(self) -> Result<(), BrokerError> {
+        let shard = self.shard;
+        self.join.join().map_err(|_| BrokerError::ShardLost { shard })?
+    }
+}
+
+/// A core of its own for each shard, where the process may use enough of them.
+fn placement(config: &BrokerConfig, shard: ShardId) -> Placement {
+    let Ok(allowed) = rustix::thread::sched_getaffinity(None) else { return Placement::Unbound };
+    let cpus: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
+    match cpus.get(usize::from(shard.0)) {
+        Some(&cpu) if cpus.len() >= usize::from(config.shards) => Placement::Fixed(cpu),
+        _ => Placement::Unbound,
+    }
+}
+
+async fn run(start: Start, stopped: oneshot::Receiver<()>) -> Result<(), BrokerError> {
+    let (shard, ready, ended) = (start.shard, start.ready.clone(), start.ended.clone());
+    let heartbeat = spawn_local(beat());
+    let result = match ShardRun::start(start).await {
+        Ok(running) => {
+            let _ = ready.send(Ok((shard, running.server.local_addr().port())));
+            drop(ready);
+            // An error means that the handle was dropped: stop as well.
+            let _ = stopped.await;
+            running.stop().await
+        }
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            Ok(())
+        }
+    };
+    heartbeat.cancel().await;
+    let _ = ended.unbounded_send(shard);
+    result
+}
+
+/// Keeps the executor from sleeping for longer than a beat. glommio can miss the completion that should have woken it (2 of
+/// 30 starts hung for good with a preemption timer of 1 ms, see `docs/decisions/0004-heartbeat.md`): a beat later it is seen.
+async fn beat() {
+    loop {
+        sleep(HEARTBEAT).await;
+    }
+}
+
+struct ShardRun {
+    shard: Rc<Shard<DmaDisk>>,
+    service: Rc<ShardService<DmaDisk>>,
+    server: Server,
+    ticking: glommio::Task<()>,
+}
+
+impl ShardRun {
+    async fn start(start: Start) -> Result<Self, BrokerError> {
+        let Start { config, shard: id, store, incarnation, owners, .. } = start;
+        let failed = |reason: String| BrokerError::Executor { shard: id, reason };
+        let durability = match config.durability {
+            Some(durability) => durability,
+            None => choose_durability(&config.data_dir).await.map_err(|error| failed(error.to_string()))?,
+        };
+        let disk = DmaDisk::open(&config.data_dir, durability).await.map_err(|error| failed(error.to_string()))?;
+        let me = ChainMember { node: config.node, shard: id, store, incarnation };
+        let budget_bytes = config.memory_bytes_per_shard / 4;
+        let storage = StorageConfig { recent_bytes_max: budget_bytes, ..StorageConfig::default() };
+        let shard = Shard::open(disk, &config.data_dir, me, config.shards, owners, storage, budget_bytes).await?;
+        let queue = |shares, latency, name: &str| executor().create_task_queue(Shares::Static(shares), latency, name);
+        let service = Rc::new(ShardService {
+            shard: shard.clone(),
+            reading: queue(READING_SHARES, Latency::NotImportant, "reading"),
+            changing: queue(1_000, Latency::Matters(CHANGE_LATENCY), "changing"),
+            stopping: std::cell::Cell::new(false),
+        });
+        let address = listen_address(&config, id)?;
+        let listener = Listener::bind(address).map_err(|source| BrokerError::Listen { shard: id, source })?;
+        let server = Server::start(listener, server_config(&config, id), service.clone());
+        let ticking = spawn_local(tick(shard.clone()));
+        tracing::info!(shard = %id, %address, ?durability, "shard listens");
+        Ok(Self { shard, service, server, ticking })
+    }
+
+    async fn stop(self) -> Result<(), BrokerError> {
+        self.service.stopping.set(true);
+        let report = self.server.stop(DRAIN).await;
+        if report.cut_off > 0 {
+            tracing::warn!(connections = report.cut_off, "cut connections off that were not done in time");
+        }
+        self.ticking.cancel().await;
+        self.shard.close().await?;
+        let metrics = &self.shard.metrics;
+        tracing::info!(
+            shard = %self.shard.me().shard,
+            produced_records = metrics.produced_records.get(),
+            produced_bytes = metrics.produced_bytes.get(),
+            fetched_bytes = metrics.fetched_bytes.get(),
+            "shard stopped; everything is durable and closed"
+        );
+        Ok(())
+    }
+}
+
+async fn tick(shard: Rc<Shard<DmaDisk>>) {
+    loop {
+        sleep(TICK).await;
+        shard.tick();
+    }
+}
+
+fn listen_address(config: &BrokerConfig, shard: ShardId) -> Result<SocketAddr, BrokerError> {
+    let refused = |reason: &str| {
+        let place = format!("cannot listen on {}, port {} + {shard}", config.listen_host, config.port_base);
+        BrokerError::Listen { shard, source: io::Error::new(io::ErrorKind::InvalidInput, format!("{place}: {reason}")) }
+    };
+    let host: IpAddr = config.listen_host.parse().map_err(|_| refused("the host to listen on is no IP address"))?;
+    // Port 0 asks the kernel for any free port, for every shard.
+    let port = match config.port_base {
+        0 => 0,
+        base => base.checked_add(shard.0).ok_or_else(|| refused("the port is beyond 65535"))?,
+    };
+    Ok(SocketAddr::new(host, port))
+}
+
+fn server_config(config: &BrokerConfig, shard: ShardId) -> ServerConfig {
+    let secret = ClusterSecret::new(config.cluster_secret.clone());
+    let identity = ServerIdentity::new(config.cluster, config.node, shard, Some(secret));
+    ServerConfig { deadlines: config.deadlines, ..ServerConfig::new(identity, rand::random) }
+}
