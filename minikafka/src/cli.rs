@@ -1,0 +1,105 @@
+//! The command line: every command, option, default and help text.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::consume::ConsumeCommand;
+use crate::exit::EXIT_CODES;
+use crate::produce::ProduceCommand;
+use crate::quantity;
+use crate::serve::options::{DevOptions, ServerOptions};
+use crate::topic::TopicCommand;
+
+/// A durable message broker: an acknowledged record is on stable storage.
+#[derive(Debug, Parser)]
+#[command(name = "minikafka", version, propagate_version = true, max_term_width = 120, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalOptions,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command has.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct GlobalOptions {
+    /// Where gateways listen; any of them will do.
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST:PORT[,…]",
+        env = "MINIKAFKA_GATEWAY",
+        default_value = "localhost:9000",
+        value_delimiter = ','
+    )]
+    pub gateway: Vec<String>,
+    /// Answer for machines: one JSON document a line, errors on standard error included.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Give up on a request after this long.
+    #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = quantity::duration)]
+    pub timeout: Duration,
+    /// What is logged to standard error: error, warn, info, debug, trace, or target=level pairs [env: RUST_LOG].
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+/// What the binary can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run broker, gateway and coordinator in one process, to develop against: topics create themselves.
+    Dev(DevOptions),
+    /// Run a single production node: broker, gateway and coordinator in one process.
+    Server(ServerOptions),
+    /// Create, list, describe and delete topics.
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    /// Write a record for each line of files or standard input.
+    Produce(ProduceCommand),
+    /// Print the records of a topic.
+    Consume(ConsumeCommand),
+    /// Check what this machine has and lacks to run a broker, with the fix for what it lacks.
+    Doctor(DoctorOptions),
+}
+
+/// Options of `minikafka doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorOptions {
+    /// The directory in which a broker would keep its data; it need not exist.
+    #[arg(long, value_name = "DIR", default_value = "minikafka-data")]
+    pub data_dir: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn gateways_may_be_several_and_stand_behind_the_command() {
+        let cli = Cli::parse_from(["minikafka", "topic", "list", "--gateway", "a:1,b:2", "--timeout", "5s"]);
+        assert_eq!(cli.global.gateway, ["a:1", "b:2"]);
+        assert_eq!(cli.global.timeout, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn every_option_says_what_it_does() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

@@ -1,0 +1,59 @@
+//! The one binary of MiniKafka: broker, tools and doctor. Wiring only; what it wires lives in the crates below.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod cli;
+mod client;
+mod cluster_secret;
+mod consume;
+mod doctor;
+mod exit;
+mod logging;
+mod output;
+mod process_limits;
+mod produce;
+mod quantity;
+mod serve;
+mod shutdown;
+mod topic;
+
+use cli::{Cli, Command};
+use exit::{Exit, Failure, Outcome};
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report(cli.global.json);
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Outcome {
+    let serves = matches!(cli.command, Command::Dev(_) | Command::Server(_));
+    logging::start(cli.global.log_level.as_deref(), if serves { "info" } else { "warn" })?;
+    let mut output = Output::new(cli.global.json);
+    match &cli.command {
+        Command::Dev(options) => serve::run(&options.to_plan()?, &mut output),
+        Command::Server(options) => serve::run(&options.to_plan()?, &mut output),
+        Command::Topic(command) => client::block_on(topic::run(command, &cli.global, &mut output))?,
+        Command::Produce(options) => client::block_on(produce::run(options, &cli.global, &mut output))?,
+        Command::Consume(options) => client::block_on(consume::run(options, &cli.global, &mut output))?,
+        Command::Doctor(options) => run_doctor(options, &mut output),
+    }
+}
+
+fn run_doctor(options: &cli::DoctorOptions, output: &mut Output) -> Outcome {
+    let diagnosis = doctor::examine(&options.data_dir, process_limits::raise());
+    output.show(&diagnosis)?;
+    if diagnosis.ok {
+        Ok(())
+    } else {
+        Err(Failure::new(Exit::Failed, "this machine lacks something; see the fixes above"))
+    }
+}

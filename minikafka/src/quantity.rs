@@ -1,0 +1,106 @@
+//! Durations and sizes as people write them: `500ms`, `10m`, `256KiB`, `4M`.
+
+use std::time::Duration;
+
+const DURATION_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const SIZE_UNITS: [(&str, u64); 12] = [
+    ("", 1),
+    ("b", 1),
+    ("k", 1 << 10),
+    ("kib", 1 << 10),
+    ("m", 1 << 20),
+    ("mib", 1 << 20),
+    ("g", 1 << 30),
+    ("gib", 1 << 30),
+    ("t", 1 << 40),
+    ("tib", 1 << 40),
+    ("kb", 1000),
+    ("mb", 1_000_000),
+];
+
+/// A duration: a whole number and `ms`, `s`, `m`, `h` or `d`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    parse(text, &DURATION_UNITS)
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("{text:?} is not a duration: write a number and ms, s, m, h or d, such as 10m"))
+}
+
+/// A size in bytes: a whole number, alone or with `K`, `M`, `G`, `T` (powers of 1,024).
+pub fn bytes(text: &str) -> Result<u64, String> {
+    parse(&text.to_ascii_lowercase(), &SIZE_UNITS).ok_or_else(|| {
+        format!("{text:?} is not a size: write a number of bytes, or one with K, M, G or T, such as 256K")
+    })
+}
+
+/// The same, for what is at most 4 GiB.
+pub fn bytes_u32(text: &str) -> Result<u32, String> {
+    u32::try_from(bytes(text)?).map_err(|_| format!("{text:?} is more than the 4 GiB that this can be"))
+}
+
+/// A size for people: three digits and a unit of 1,024s.
+pub fn show_bytes(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1024.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} TiB")
+}
+
+/// A whole number with its thousands apart.
+pub fn show_count(count: u64) -> String {
+    let digits = count.to_string();
+    let first = digits.len() % 3;
+    let mut shown = digits[..first].to_owned();
+    for group in digits.as_bytes()[first..].chunks(3) {
+        if !shown.is_empty() {
+            shown.push(',');
+        }
+        shown.extend(group.iter().map(|&digit| char::from(digit)));
+    }
+    shown
+}
+
+fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = text[digits..].trim();
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    number.checked_mul(*factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(duration("2 d"), Ok(Duration::from_secs(172_800)));
+        for bad in ["", "10", "m", "-1s", "1.5h", "1y", "99999999999999999d"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes("1048576"), Ok(1 << 20));
+        assert_eq!(bytes("256K"), Ok(256 << 10));
+        assert_eq!(bytes("4MiB"), Ok(4 << 20));
+        assert_eq!(bytes_u32("1 GiB"), Ok(1 << 30));
+        for bad in ["", "K", "-1", "1.5M", "12X", "99999999T"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+        assert!(bytes_u32("4G").is_err());
+    }
+
+    #[test]
+    fn shown() {
+        assert_eq!(show_bytes(1023), "1023 B");
+        assert_eq!(show_bytes(1 << 20), "1.0 MiB");
+        assert_eq!(["0", "999", "1,000", "12,345,678"], [0, 999, 1000, 12_345_678].map(show_count)[..]);
+    }
+}
