@@ -1,0 +1,12 @@
+//! What the tests of the whole stand on: real processes, load on them, a checker of histories, sockets that misbehave,
+//! and a reader of this repository's own source.
+//!
+//! Nothing here runs in production; the crates below never see it.
+
+pub mod checker;
+pub mod load;
+pub mod process;
+pub mod quickstart;
+pub mod raw;
+pub mod seed;
+pub mod source;
