@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# What the other scripts need of a machine. Sourced, not run. Each function says what it installs before it does,
+# and does nothing where the tool is there already.
+
+# Prints a line that stands out among the output of tools.
+say() {
+    printf '\n==> %s\n' "$*"
+}
+
+# Prints what is wrong and what to do about it, and gives up.
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+# Runs a command as root, by sudo where needed.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        return 1
+    fi
+}
+
+# Installs a Debian or Ubuntu package; fails quietly elsewhere.
+apt_install() {
+    command -v apt-get >/dev/null || return 1
+    say "installing the system package $1 (apt-get)"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$1" >/dev/null 2>&1 && return 0
+    as_root apt-get update -q >/dev/null 2>&1 || return 1
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q "$1" >/dev/null 2>&1
+}
+
+# MiniKafka stands on io_uring: anything but Linux 5.8 or later cannot run it.
+prepare_kernel() {
+    [ "$(uname -s)" = Linux ] || fail "MiniKafka runs on Linux only (io_uring); this is $(uname -s)"
+    local major minor
+    IFS=.- read -r major minor _ < <(uname -r)
+    if [ "$major" -lt 5 ] || { [ "$major" -eq 5 ] && [ "${minor:-0}" -lt 8 ]; }; then
+        fail "MiniKafka needs Linux 5.8 or later; this is $(uname -r)"
+    fi
+}
+
+# A C compiler: zstd and glommio's liburing are C.
+prepare_compiler() {
+    command -v cc >/dev/null && return 0
+    apt_install build-essential || fail "no C compiler (cc): install gcc or clang"
+}
+
+# Rust, with the components named as arguments.
+prepare_rust() {
+    if ! command -v cargo >/dev/null && [ -r "${CARGO_HOME:-$HOME/.cargo}/env" ]; then
+        # shellcheck source=/dev/null
+        . "${CARGO_HOME:-$HOME/.cargo}/env"
+    fi
+    if ! command -v cargo >/dev/null; then
+        command -v curl >/dev/null || apt_install curl || fail "no curl: install it, or Rust from https://rustup.rs"
+        say "installing Rust by rustup, for this user only (remove it with: rustup self uninstall)"
+        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal
+        # shellcheck source=/dev/null
+        . "${CARGO_HOME:-$HOME/.cargo}/env"
+    fi
+    # One toolchain for everybody; rustup downloads it at the first use.
+    rustc --version >/dev/null || fail "the Rust toolchain of rust-toolchain.toml does not install: see above"
+    local component
+    for component in "$@"; do
+        cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1 && continue
+        say "installing the Rust component $component (rustup)"
+        rustup component add "$component" || fail "component $component is missing: install it with your Rust"
+    done
+}
