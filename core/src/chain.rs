@@ -1,4 +1,4 @@
-//! The chain of a range: who is in it, and the machines that keep it right (DESIGN of the chain: `docs/REPLICATION.md`).
+//! The chain of a range: who is in it, and the machines that keep it right (`docs/REPLICATION.md`).
 
 pub mod controller;
 pub mod replica;

@@ -1,4 +1,4 @@
-//! The controller of one ring chunk: up to 256 ranges, one record, one machine (DESIGN of the chain: `docs/REPLICATION.md`).
+//! The controller of one ring chunk: up to 256 ranges, one record, one machine (`docs/REPLICATION.md`).
 //!
 //! It reads records and brokers, decides which range needs a change, and carries changes through: claim an epoch, seal,
 //! decide, reconcile, commit the record, tell the members. Synchronous and deterministic: the interpreter does the

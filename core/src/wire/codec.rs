@@ -213,28 +213,7 @@ impl Wire for TopicState {
     }
 }
 
-/// Declares a message once; both directions follow from the order of its fields.
-macro_rules! wire_struct {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq)]
-        pub struct $name {
-            $($(#[$field_doc])* pub $field: $kind,)*
-        }
-
-        impl $crate::wire::codec::Wire for $name {
-            fn put(&self, out: &mut Vec<u8>) {
-                $($crate::wire::codec::Wire::put(&self.$field, out);)*
-            }
-            fn take(
-                reader: &mut $crate::wire::codec::Reader<'_>,
-            ) -> Result<Self, $crate::wire::codec::DecodeError> {
-                Ok(Self { $($field: reader.take()?,)* })
-            }
-        }
-    };
-}
-/// Gives a struct that is defined elsewhere its wire form, field by field.
+/// Gives a struct its wire form, field by field; both directions follow from the order of the fields.
 macro_rules! wire_form {
     ($name:ty { $($field:ident)* }) => {
         impl $crate::wire::codec::Wire for $name {
@@ -247,6 +226,19 @@ macro_rules! wire_form {
                 Ok(Self { $($field: reader.take()?,)* })
             }
         }
+    };
+}
+
+/// Declares a message once, with its wire form.
+macro_rules! wire_struct {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $kind,)*
+        }
+
+        $crate::wire::codec::wire_form! { $name { $($field)* } }
     };
 }
 pub(crate) use {wire_form, wire_struct};
