@@ -71,6 +71,8 @@ pub struct Range<D: Disk> {
     replica: RefCell<Replica>,
     pending: RefCell<PendingRequests>,
     inputs: RefCell<VecDeque<Input>>,
+    /// Empty between inputs; kept for its memory.
+    outputs: RefCell<Vec<Output>>,
     driving: Cell<bool>,
     log_promise: Cell<LogPromise>,
     committed: Notify,
@@ -192,7 +194,7 @@ impl<D: Disk> Range<D> {
         if self.driving.replace(true) {
             return;
         }
-        let mut outputs = Vec::new();
+        let mut outputs = self.outputs.take();
         loop {
             let Some(input) = self.inputs.borrow_mut().pop_front() else { break };
             self.replica.borrow_mut().step(self.shared.clock.wall(), input, &mut outputs);
@@ -200,6 +202,7 @@ impl<D: Disk> Range<D> {
                 self.carry_out(output, &mut body);
             }
         }
+        self.outputs.replace(outputs);
         self.driving.set(false);
     }
 

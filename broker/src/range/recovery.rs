@@ -92,6 +92,7 @@ impl<D: Disk> Range<D> {
             replica: RefCell::new(Replica::new(key, me, recovered)),
             pending: RefCell::default(),
             inputs: RefCell::default(),
+            outputs: RefCell::default(),
             driving: Cell::new(false),
             log_promise: Cell::new(log_promise),
             committed: Notify::default(),
