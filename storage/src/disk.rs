@@ -21,7 +21,7 @@ pub const BLOCK_BYTES: usize = limits::BLOCK_BYTES as usize;
 /// Bytes that were read, shared without copying.
 pub type SharedBytes = Rc<dyn AsRef<[u8]>>;
 
-/// What makes a write durable on this device (DESIGN section 11 has the figures).
+/// What makes a write durable on this device (`docs/decisions/0006-durable-writes.md` has the figures).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Files are opened with `O_DSYNC`: a write that completed is durable. Right for devices with FUA or without a

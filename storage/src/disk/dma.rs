@@ -1,6 +1,6 @@
 //! The real disk: direct I/O through glommio's io_uring reactor.
 //!
-//! Every handle belongs to the executor it was made on. Traps this hides (DESIGN section 11): buffers come only from an open
+//! Every handle belongs to the executor it was made on. Traps this hides: buffers come only from an open
 //! `DmaFile`, so one unlinked scratch file stays open; writes and reads may be short; `DmaFile`s must be closed; names and
 //! sizes are asked of the kernel, not of glommio, which stats by a path that a rename makes stale.
 

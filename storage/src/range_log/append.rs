@@ -1,7 +1,7 @@
 //! Append and group commit: entries into flushes, flushes onto the disk, durability in order.
 //!
 //! A flush starts at once when none of this log's is in flight, else when the next one is full. Completions come in any
-//! order; the durable index follows the longest completed run. A failed durable write stops the log (DESIGN rule 11).
+//! order; the durable index follows the longest completed run. A failed durable write stops the log (R11 of `docs/REPLICATION.md`).
 
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! Which way of making writes durable suits a device (DESIGN section 11).
+//! Which way of making writes durable suits a device (`docs/decisions/0006-durable-writes.md`).
 //!
 //! O_DSYNC is the better one where the device has FUA or no volatile cache: one request instead of two. On a device with a
 //! volatile cache and no FUA its completion runs in a kernel worker on the core that took the interrupt, and waits a whole
