@@ -51,10 +51,10 @@ pub struct CreateOptions {
     /// On how many nodes each record lies [default: the cluster's].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=limits::CHAIN_MAX as i64))]
     replication: Option<u16>,
-    /// Records older than this may be deleted [default: none are].
+    /// Records older than this may be deleted; kept with the topic, this release deletes none yet [default: none].
     #[arg(long, value_name = "DURATION", value_parser = quantity::duration)]
     retention: Option<Duration>,
-    /// Oldest records may be deleted while a partition is larger than this [default: none are].
+    /// Oldest records may be deleted while a partition is larger than this; this release deletes none yet [default: none].
     #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
     retention_bytes: Option<u64>,
     /// Largest batch that producers may send.
