@@ -15,17 +15,21 @@ pub enum ControlEntry {
         partition: PartitionKey,
         /// Its topic's settings.
         config: TopicConfig,
+        /// Their version.
+        version: ConfigVersion,
         /// Offset of the first record it will hold here.
         start_offset: Offset,
         /// Where older offsets are, if anywhere.
         previous: Option<RangeKey>,
     },
-    /// Changes the settings.
+    /// Changes the settings, unless they are of this version or a newer one already.
     PartitionConfig {
         /// Which.
         partition: PartitionKey,
         /// The new settings.
         config: TopicConfig,
+        /// Their version.
+        version: ConfigVersion,
     },
     /// Deletes a partition and all its records.
     PartitionDelete {
@@ -56,17 +60,19 @@ impl ControlEntry {
 impl Wire for ControlEntry {
     fn put(&self, out: &mut Vec<u8>) {
         match self {
-            Self::PartitionOpen { partition, config, start_offset, previous } => {
+            Self::PartitionOpen { partition, config, version, start_offset, previous } => {
                 1u16.put(out);
                 partition.put(out);
                 config.put(out);
+                version.put(out);
                 start_offset.put(out);
                 previous.put(out);
             }
-            Self::PartitionConfig { partition, config } => {
+            Self::PartitionConfig { partition, config, version } => {
                 2u16.put(out);
                 partition.put(out);
                 config.put(out);
+                version.put(out);
             }
             Self::PartitionDelete { partition } => {
                 3u16.put(out);
@@ -87,10 +93,11 @@ impl Wire for ControlEntry {
             1 => Self::PartitionOpen {
                 partition,
                 config: reader.take()?,
+                version: reader.take()?,
                 start_offset: reader.take()?,
                 previous: reader.take()?,
             },
-            2 => Self::PartitionConfig { partition, config: reader.take()? },
+            2 => Self::PartitionConfig { partition, config: reader.take()?, version: reader.take()? },
             3 => Self::PartitionDelete { partition },
             4 => Self::LogStart { partition, log_start: reader.take()? },
             _ => return Err(DecodeError::Field { field: "control kind" }),

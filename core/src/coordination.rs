@@ -119,6 +119,8 @@ pub struct TopicRecord {
     pub state: TopicState,
     /// Its settings.
     pub config: TopicConfig,
+    /// Their version; grows with every change.
+    pub config_version: ConfigVersion,
     /// Partitions that do not lie where their token says.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub placement: BTreeMap<Partition, RangeId>,

@@ -300,6 +300,7 @@ impl EntryHeader {
             "last_offset_delta",
             self.last_offset_delta.into(),
         )?;
+        check(self.index.0 <= limits::LOG_INDEX_MAX, "index", self.index.0)?;
         check(self.base_offset.0 <= i64::MAX as u64, "base_offset", self.base_offset.0)?;
         check(
             !self.producer_id.is_idempotent() || self.base_sequence.0 >= 0,

@@ -54,9 +54,10 @@ error_codes! {
     10 TimedOut "timed_out" true "The deadline passed with the outcome unknown: send again with the same sequence.";
     11 CoordinatorUnavailable "coordinator_unavailable" true "The coordinator does not answer: produce and fetch go on; try the change again later.";
     12 NotController "not_controller" true "Another gateway is the controller: send to the one it names.";
-    13 RangeFailed "range_failed" true "A durable write of this range failed: the range is taken over or waits for a restart; see the broker's log.";
+    13 RangeFailed "range_failed" true "A durable write of this range failed, or entries of it are damaged: it is taken over, or waits for a restart or a repair; see the broker's log.";
     14 CorruptBatch "corrupt_batch" true "The batch body does not match its checksum: it was damaged on the way; send it again.";
     15 UnknownPartition "unknown_partition" true "The range does not hold this partition: refresh the topic and its partition count.";
+    16 Throttled "throttled" true "The topic's produce quota of this shard is used up: wait for retry_after_ms and send again, or raise the quota.";
 
     100 MalformedFrame "malformed_frame" false "The bytes are not a frame of this protocol, or were damaged: the connection is closed; check the client.";
     101 UnknownApi "unknown_api" false "This server does not know the request: upgrade the server or use an older client.";
@@ -79,7 +80,7 @@ error_codes! {
     130 DuplicateSequence "duplicate_sequence" false "The batch was stored before and its offset is no longer remembered: count it as stored.";
     131 UnknownProducer "unknown_producer" false "The broker has forgotten this producer: start again with a new producer id.";
     132 ProducerFenced "producer_fenced" false "A newer instance of this producer exists: stop this one.";
-    140 DataDamaged "data_damaged" false "The stored bytes are damaged; the message names file and offset: repair from a neighbour or a backup.";
+    140 DataDamaged "data_damaged" false "The stored bytes are damaged, the broker's log names file and place: go on behind them, or repair from a neighbour or a backup.";
     150 Internal "internal" false "The server has a defect: its log has the details; please report it.";
 }
 

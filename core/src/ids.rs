@@ -75,10 +75,23 @@ ids! {
     ClusterId(u64);
     /// Milliseconds since the Unix epoch.
     Timestamp(i64);
+    /// Number of a topic's settings; only ever grows, so that an old change that arrives late does not undo a newer one.
+    ConfigVersion(u64);
 }
 
 impl LogIndex {
     /// The index after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl ConfigVersion {
+    /// Of a topic as it was created.
+    pub const FIRST: Self = Self(1);
+
+    /// The version after this one.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)

@@ -17,6 +17,7 @@ pub mod ids;
 pub mod limits;
 pub mod range_state;
 pub mod ring;
+pub mod token_bucket;
 pub mod topic;
 pub mod wire;
 

@@ -11,14 +11,20 @@ pub const RECORD_BYTES_MAX: u32 = 2 << 20;
 /// Headers of one record.
 pub const RECORD_HEADERS_MAX: u32 = 1024;
 
-/// A batch of this size or more is received into, written from and forwarded from one buffer, never copied.
-pub const UNCOPIED_BODY_BYTES_MIN: u32 = 256 << 10;
+/// A batch of this size or more is received into, written from and forwarded from one buffer, never copied. Well below the
+/// sizes that producers gather to, so that their nearly full batches count, too.
+pub const UNCOPIED_BODY_BYTES_MIN: u32 = 128 << 10;
 /// Small batches of a range log are coalesced into one flush of at most this size, headers included.
 pub const FLUSH_BYTES_MAX: u32 = 1 << 20;
 /// Bytes of flushes in flight per shard.
-pub const FLUSH_IN_FLIGHT_BYTES_MAX: u32 = 4 << 20;
+pub const FLUSH_IN_FLIGHT_BYTES_MAX: u32 = 16 << 20;
+/// What a flush takes of these at least, however small it is: with many logs, fewer and larger flushes cost less.
+pub const FLUSH_CHARGE_BYTES_MIN: u64 = 128 << 10;
 /// Bytes appended to one range log but not yet durable; past it, producers of that range wait.
 pub const UNDURABLE_BYTES_MAX: u32 = 8 << 20;
+/// Indexes of entries and numbers of flushes: at one a nanosecond, enough for 292 years. What a disk or a peer says is held
+/// to it, so that counting on from there never overflows.
+pub const LOG_INDEX_MAX: u64 = i64::MAX as u64;
 /// Direct I/O happens at multiples of this.
 pub const BLOCK_BYTES: u32 = 4096;
 
@@ -26,6 +32,9 @@ pub const BLOCK_BYTES: u32 = 4096;
 pub const SEGMENT_BYTES_MIN: u64 = 8 << 20;
 /// Largest segment file.
 pub const SEGMENT_BYTES_MAX: u64 = 256 << 20;
+/// Segment files grow to this unless said otherwise. Large enough that footers cost little, small enough that files come
+/// back for their next use soon, and that a start after a crash, which scans one a range, is short.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// One read of a catch-up fetch.
 pub const READ_BYTES_MAX: u32 = 1 << 20;
 /// Two extents nearer than this are fetched by one read.
@@ -37,6 +46,15 @@ pub const EXTENT_GAP_BYTES_MAX: u32 = READ_GAP_BYTES_MAX;
 pub const SEGMENT_EXTENTS_MAX: u32 = 1 << 17;
 /// Flushes of one segment's index; past it, the log rolls.
 pub const SEGMENT_FLUSHES_MAX: u32 = 1 << 16;
+/// Dead bytes that are worth a hole in a sealed segment.
+pub const FREED_RUN_BYTES_MIN: u64 = 64 << 10;
+/// A sealed segment of which more and more dies is left alone for so long: dead as a whole it can be recycled, with holes it
+/// cannot.
+pub const PUNCH_PATIENCE_MS: i64 = 60_000;
+/// Freed runs of one segment; past it, only its whole death frees more.
+pub const FREED_RUNS_MAX: usize = 1024;
+/// Dead bytes in the active segment that are worth ending it, when they are half of it.
+pub const FREE_BY_ROLLING_BYTES_MIN: u64 = 1 << 20;
 /// Snapshot of a range's state in a footer.
 pub const SNAPSHOT_BYTES_MAX: u64 = 64 << 20;
 /// Reads of one catch-up fetch in flight.
@@ -45,12 +63,19 @@ pub const READS_IN_FLIGHT_MAX: usize = 8;
 pub const RECENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// Footers of sealed segments that a shard keeps loaded.
 pub const FOOTER_CACHE_BYTES_DEFAULT: u64 = 16 << 20;
+/// Zeros written at once into a segment file that is not in use yet.
+pub const ZERO_AHEAD_BYTES: u64 = 1 << 20;
+/// Files of the smallest size that a shard keeps ready, written ahead.
+pub const SEGMENT_STOCK_FILES: usize = 8;
 /// Segment files that a shard keeps for recycling.
 pub const SEGMENT_POOL_BYTES_DEFAULT: u64 = 2 << 30;
 /// One slot of a promise file; room for all ranges of ten rings.
 pub const PROMISE_SLOT_BYTES_MAX: usize = 16 << 20;
 /// Disk space that no new segment may take.
 pub const DISK_RESERVE_BYTES_DEFAULT: u64 = 1 << 30;
+
+/// Findings about one range or file that the inspection of a data directory lists; more are counted.
+pub const INSPECT_FINDINGS_MAX: usize = 1_000;
 
 /// Memory of a shard, split among receive buffers, flush buffers and recent data.
 pub const SHARD_MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
@@ -171,6 +196,18 @@ pub const BACKGROUND_RETRY_MS_MAX: u64 = 1_000;
 pub const TOPIC_WAIT_MS_DEFAULT: u32 = 30_000;
 /// Longest wait of a request about a topic.
 pub const TOPIC_WAIT_MS_MAX: u32 = 600_000;
+/// How often retention looks at the partitions of a range, unless said otherwise.
+pub const RETENTION_CHECK_MS: u64 = 10_000;
+/// Log starts that retention appends to a range before it waits for their commit.
+pub const RETENTION_ENTRIES_MAX: usize = 256;
+/// Partitions that retention looks at before others of its shard get their turn.
+pub const RETENTION_TURN_PARTITIONS_MAX: usize = 64;
+/// Deleted topics that a head remembers, so that a message on its way does not open a partition of one again.
+pub const DELETED_TOPICS_REMEMBERED_MAX: usize = 1024;
+/// Longest wait that a throttled producer is told; then it asks again.
+pub const THROTTLE_WAIT_MS_MAX: u32 = 2_000;
+/// A connection that is over its quota looks this often whether it has ended or the shard stops.
+pub const QUOTA_LOOK_MS: u64 = 100;
 /// How long a resolve waits for the topics that it creates; then it answers with their state.
 pub const AUTO_CREATE_WAIT_MS: u32 = 2_000;
 

@@ -20,6 +20,8 @@ wire_struct! {
     PartitionState {
         /// Its topic's settings.
         config: TopicConfig,
+        /// Their version.
+        config_version: ConfigVersion,
         /// First offset that may be fetched here.
         log_start: Offset,
         /// Offset of the next record.
@@ -75,7 +77,7 @@ impl RangeState {
         let partition = self.partition(entry.partition());
         match entry {
             ControlEntry::PartitionOpen { .. } => partition.is_some(),
-            ControlEntry::PartitionConfig { config, .. } => partition.is_none_or(|p| p.config == *config),
+            ControlEntry::PartitionConfig { version, .. } => partition.is_none_or(|p| p.config_version >= *version),
             ControlEntry::PartitionDelete { .. } => partition.is_none(),
             ControlEntry::LogStart { log_start, .. } => partition.is_none_or(|p| p.log_start >= *log_start),
         }
@@ -99,19 +101,39 @@ impl RangeState {
         }
     }
 
+    /// Opens a partition that entries are about to name and whose opening is lost, so that they can be read. Only for a
+    /// state that misses entries, and takes no new ones.
+    pub fn open_unknown(&mut self, key: PartitionKey, start_offset: Offset) {
+        self.partitions.entry(key).or_insert(PartitionState {
+            config: TopicConfig::default(),
+            config_version: ConfigVersion(0),
+            log_start: start_offset,
+            next_offset: start_offset,
+            previous: None,
+        });
+    }
+
+    /// Sets the end of a log whose last entries are lost.
+    pub fn end_at(&mut self, end: LogPoint) {
+        self.end = end;
+    }
+
     fn apply_control(&mut self, control: &ControlEntry) {
         match control {
-            ControlEntry::PartitionOpen { partition, config, start_offset, previous } => {
+            ControlEntry::PartitionOpen { partition, config, version, start_offset, previous } => {
                 self.partitions.entry(*partition).or_insert(PartitionState {
                     config: *config,
+                    config_version: *version,
                     log_start: *start_offset,
                     next_offset: *start_offset,
                     previous: *previous,
                 });
             }
-            ControlEntry::PartitionConfig { partition, config } => {
-                if let Some(state) = self.partitions.get_mut(partition) {
-                    state.config = *config;
+            ControlEntry::PartitionConfig { partition, config, version } => {
+                if let Some(state) = self.partitions.get_mut(partition)
+                    && state.config_version < *version
+                {
+                    (state.config, state.config_version) = (*config, *version);
                 }
             }
             ControlEntry::PartitionDelete { partition } => {

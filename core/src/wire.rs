@@ -31,12 +31,16 @@ pub enum Api {
     Fetch = 11,
     /// Looks offsets up: earliest, latest, by time.
     ListOffsets = 12,
+    /// Deletes the oldest records of partitions.
+    DeleteRecords = 13,
     /// The map: nodes, rings, topics.
     Resolve = 20,
     /// Creates a topic.
     CreateTopic = 21,
     /// Deletes a topic.
     DeleteTopic = 22,
+    /// Changes a topic's settings.
+    AlterTopic = 23,
     /// Promises an epoch and reports the log's end.
     Seal = 40,
     /// Brings a log to an exact end under a promised epoch.
@@ -56,9 +60,11 @@ impl Api {
             10 => Self::Produce,
             11 => Self::Fetch,
             12 => Self::ListOffsets,
+            13 => Self::DeleteRecords,
             20 => Self::Resolve,
             21 => Self::CreateTopic,
             22 => Self::DeleteTopic,
+            23 => Self::AlterTopic,
             40 => Self::Seal,
             41 => Self::Reconcile,
             42 => Self::Activate,

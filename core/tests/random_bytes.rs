@@ -10,7 +10,7 @@ use std::fmt::Debug;
 
 use minikafka_core::control::ControlEntry;
 use minikafka_core::range_state::RangeState;
-use minikafka_core::topic::{TopicConfig, TopicState};
+use minikafka_core::topic::{TopicConfig, TopicConfigChange, TopicState};
 use minikafka_core::wire::frame::{Envelope, FrameLimits};
 use minikafka_core::wire::*;
 use minikafka_core::*;
@@ -92,6 +92,9 @@ fn check_all(bytes: &[u8]) -> Result<(), TestCaseError> {
     check::<FetchReply>(bytes)?;
     check::<ListOffsetsRequest>(bytes)?;
     check::<ListOffsetsReply>(bytes)?;
+    check::<DeleteRecordsRequest>(bytes)?;
+    check::<DeleteRecordsReply>(bytes)?;
+    check::<AlterTopicRequest>(bytes)?;
     check::<ResolveRequest>(bytes)?;
     check::<ResolveReply>(bytes)?;
     check::<CreateTopicRequest>(bytes)?;
@@ -109,13 +112,14 @@ fn check_all(bytes: &[u8]) -> Result<(), TestCaseError> {
 
 const RANGE: RangeKey = RangeKey { ring: RingId(1), range: RangeId(2) };
 const PARTITION: PartitionKey = PartitionKey { topic: TopicId(3), partition: Partition(4) };
-const CONFIG: TopicConfig = TopicConfig { retention_ms: -1, retention_bytes: 5, batch_bytes_max: 6 };
+const CONFIG: TopicConfig =
+    TopicConfig { retention_ms: -1, retention_bytes: 5, batch_bytes_max: 6, produce_bytes_per_second: 7 };
 
 fn control_entries() -> [ControlEntry; 4] {
-    let (partition, config) = (PARTITION, CONFIG);
+    let (partition, config, version) = (PARTITION, CONFIG, ConfigVersion(9));
     [
-        ControlEntry::PartitionOpen { partition, config, start_offset: Offset(7), previous: Some(RANGE) },
-        ControlEntry::PartitionConfig { partition, config },
+        ControlEntry::PartitionOpen { partition, config, version, start_offset: Offset(7), previous: Some(RANGE) },
+        ControlEntry::PartitionConfig { partition, config, version },
         ControlEntry::PartitionDelete { partition },
         ControlEntry::LogStart { partition, log_start: Offset(8) },
     ]
@@ -143,6 +147,7 @@ fn good_messages() -> Vec<Vec<u8>> {
         log_start: Offset(2),
         committed_end: Offset(3),
         previous: Some(RANGE),
+        resume: Some(Offset(5)),
         entries_bytes: 4,
     };
     let wanted =
@@ -156,11 +161,13 @@ fn good_messages() -> Vec<Vec<u8>> {
         rings: vec![RingMap { ring: RingId(1), replication: 1, chains: vec![chain; 4] }],
         topics: vec![topic(); 2],
     };
+    let change = TopicConfigChange { retention_ms: Some(-1), batch_bytes_max: Some(5), ..TopicConfigChange::default() };
     let topics = vec!["one".to_owned(), String::new(), "zwei".to_owned()];
     let mut all = vec![
         FetchRequest { wait_ms_max: 1, bytes_min: 2, bytes_max: 3, partitions: vec![wanted; 3] }.to_bytes(),
         FetchReply { partitions: vec![fetched; 3] }.to_bytes(),
         ListOffsetsRequest { partitions: vec![offset; 3] }.to_bytes(),
+        AlterTopicRequest { name: "orders".into(), change, timeout_ms: 9 }.to_bytes(),
         ResolveRequest { topics, all_topics: false, with_rings: true, create_missing: true }.to_bytes(),
         resolved.to_bytes(),
         topic().to_bytes(),

@@ -16,10 +16,15 @@
 //! | Active | as head | yes | up to what it knows to be committed |
 //! | Failed | no | no | up to what it knew to be committed |
 //!
+//! A member whose log lost entries for which its state is not known (`Recovered::damaged`) goes through the same states and
+//! says so in its seal report. It takes no writes in any of them, its end never moves, and it is no survivor of a chain
+//! that has a better one (R12); the only member of a chain is activated all the same, so that what it has can be read.
+//!
 //! The rules quoted as R1 … R12 are those of `docs/REPLICATION.md`. The machine does no I/O: it asks for appends,
 //! promises and markers to be made durable, and is told when they are. It knows bodies only by their request.
 
 mod role;
+mod starts;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -29,11 +34,13 @@ use crate::dedup::DedupVerdict;
 use crate::entry::{BodyFormat, Codec, EntryHeader, EntryKind};
 use crate::error_code::ErrorCode;
 use crate::ids::*;
+use crate::limits::DELETED_TOPICS_REMEMBERED_MAX;
 use crate::range_state::RangeState;
 use crate::wire::codec::Wire;
 use crate::wire::controller::SealReport;
 pub use role::Standing;
 use role::{Active, Uncommitted};
+use starts::UncommittedStarts;
 
 /// Names a request of the interpreter: the machine only gives it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -241,6 +248,8 @@ pub struct Recovered {
     pub promised: Epoch,
     /// Last epoch into which the log was reconciled; 0 when it was lost with the log.
     pub marker: Epoch,
+    /// The fold misses entries that had been durable: nothing may be appended behind it.
+    pub damaged: bool,
 }
 
 /// One member of one range's chain.
@@ -249,6 +258,8 @@ pub struct Replica {
     range: RangeKey,
     me: ChainMember,
     state: RangeState,
+    /// The state misses entries that rotted.
+    damaged: bool,
     standing: Standing,
     promised: Epoch,
     marker: Epoch,
@@ -260,6 +271,10 @@ pub struct Replica {
     uncommitted: VecDeque<Uncommitted>,
     /// Where the uncommitted records of a partition begin, for those that have any.
     uncommitted_from: HashMap<PartitionKey, Offset>,
+    uncommitted_starts: UncommittedStarts,
+    /// Topics deleted in this epoch, oldest first: a message from before the deletion may still arrive, and one of
+    /// an older epoch is refused anyway.
+    deleted_topics: VecDeque<TopicId>,
     /// Answered when their index is committed, oldest first.
     waiting: VecDeque<(LogIndex, RequestId, Answer)>,
     /// A seal, reconcile or activate that waits for something durable.
@@ -275,6 +290,7 @@ impl Replica {
             range,
             me,
             state: recovered.state,
+            damaged: recovered.damaged,
             standing: Standing::Idle,
             promised: recovered.promised,
             marker: recovered.marker,
@@ -282,6 +298,8 @@ impl Replica {
             committed: LogIndex(0),
             uncommitted: VecDeque::new(),
             uncommitted_from: HashMap::new(),
+            uncommitted_starts: UncommittedStarts::default(),
+            deleted_topics: VecDeque::new(),
             waiting: VecDeque::new(),
             change: None,
             promise_durable: true,
@@ -324,6 +342,32 @@ impl Replica {
         Some((partition.log_start.min(committed_end), committed_end))
     }
 
+    /// The epoch in which this member is the head of an active chain.
+    pub fn head_epoch(&self) -> Option<Epoch> {
+        match &self.standing {
+            Standing::Active(active) if active.is_head() => Some(active.epoch),
+            _ => None,
+        }
+    }
+
+    /// Whether this member acts in a chain, as head or behind it: only then is `committed` known for the whole log.
+    pub const fn acts(&self) -> bool {
+        matches!(self.standing, Standing::Active(_))
+    }
+
+    /// Below this, records of a partition are gone for every member of the chain, whatever happens; none: all of them,
+    /// because the partition is deleted, or was never here. What may be freed on a disk, while this member [acts].
+    ///
+    /// [acts]: Self::acts
+    pub fn committed_log_start(&self, key: PartitionKey) -> Option<Offset> {
+        self.uncommitted_starts.of(key, &self.state)
+    }
+
+    /// Grows whenever a [`Self::committed_log_start`] does, or a partition's deletion is committed.
+    pub const fn log_starts_settled(&self) -> LogIndex {
+        self.uncommitted_starts.settled()
+    }
+
     /// Takes one input; what must follow is appended to `out`.
     pub fn step(&mut self, now: Timestamp, input: Input, out: &mut Vec<Output>) {
         match input {
@@ -357,6 +401,7 @@ impl Replica {
             Standing::Idle => Err(refused(ErrorCode::NotOwner, self.promised)),
             Standing::Failed => Err(refused(ErrorCode::RangeFailed, self.promised)),
             Standing::Active(active) if !active.is_head() => Err(refused(ErrorCode::NotOwner, self.promised)),
+            Standing::Active(_) if self.damaged => Err(refused(ErrorCode::RangeFailed, self.promised)),
             Standing::Active(active) if active.epoch == believed => Ok(active.epoch),
             _ => Err(refused(ErrorCode::Stale, self.promised)),
         }
@@ -423,6 +468,9 @@ impl Replica {
         if let Err(answer) = self.writable(believed) {
             return out.push(Output::Answer { request, answer });
         }
+        if let Err(code) = self.check_life(&entry) {
+            return out.push(Output::Answer { request, answer: Answer::Refused { code, epoch: Epoch(0) } });
+        }
         let done = Answer::Done { base_offset: Offset(0), append_timestamp: now };
         if self.state.holds(&entry) {
             return self.answer_when_committed(self.state.end().index, request, done, out);
@@ -431,6 +479,23 @@ impl Replica {
         let header = control_header(self.range, &entry, &body);
         self.append(now, header, Some(&entry), AppendBody::Control(body), out);
         self.waiting.push_back((self.state.end().index, request, done));
+    }
+
+    /// A topic id is never used again, so whatever opens a partition of a deleted one comes late.
+    fn check_life(&mut self, entry: &ControlEntry) -> Result<(), ErrorCode> {
+        let topic = entry.partition().topic;
+        let is_deleted = self.deleted_topics.contains(&topic);
+        match entry {
+            ControlEntry::PartitionOpen { .. } if is_deleted => return Err(ErrorCode::UnknownTopic),
+            ControlEntry::PartitionDelete { .. } if !is_deleted => {
+                if self.deleted_topics.len() == DELETED_TOPICS_REMEMBERED_MAX {
+                    self.deleted_topics.pop_front();
+                }
+                self.deleted_topics.push_back(topic);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Assigns index, epoch, time and hash, folds the entry in and asks for it to be written and forwarded.
@@ -454,6 +519,7 @@ impl Replica {
     }
 
     fn fold(&mut self, header: &EntryHeader, control: Option<&ControlEntry>) {
+        self.uncommitted_starts.note(&self.state, header.index, control);
         self.state.apply(header, control);
         let entry = Uncommitted::of(header);
         if let Some(partition) = entry.partition {
@@ -490,6 +556,9 @@ impl Replica {
         let Standing::Active(active) = &self.standing else { return };
         if active.epoch != epoch || active.is_head() {
             return;
+        }
+        if self.damaged {
+            return out.push(Output::ResetUpstream);
         }
         let forward = active.has_successor();
         let end = self.state.end();
@@ -560,7 +629,9 @@ impl Replica {
     }
 
     fn uncommitted_from_moves_past(&mut self, entry: &Uncommitted) {
-        let Some(partition) = entry.partition else { return };
+        let Some(partition) = entry.partition else {
+            return self.uncommitted_starts.committed(entry.concerns, self.committed);
+        };
         if self.state.partition(partition).is_some_and(|state| state.next_offset > entry.next_offset) {
             self.uncommitted_from.insert(partition, entry.next_offset);
         } else {
@@ -628,6 +699,7 @@ impl Replica {
             end: self.state.end(),
             last_epoch: self.state.last_epoch(),
             known_committed: self.committed,
+            damaged: self.damaged,
         }
     }
 
@@ -638,7 +710,13 @@ impl Replica {
             return out.push(refused(ErrorCode::Stale, self.promised));
         }
         // R5e: never below what is known to be committed; and what is missing must be copied first.
-        if end.index < self.committed || end.index > own.index || (end.index == own.index && end != own) {
+        // Nor is a damaged log cut: what is lost must stay known to be lost (R12).
+        let is_cut = end.index < own.index;
+        if end.index < self.committed
+            || end.index > own.index
+            || (end.index == own.index && end != own)
+            || (is_cut && self.damaged)
+        {
             return out.push(refused(ErrorCode::RangeFailed, self.promised));
         }
         self.change = Some((request, Some(end)));
@@ -653,6 +731,7 @@ impl Replica {
         self.uncommitted.retain(|entry| entry.index <= end.index);
         let kept = self.uncommitted.iter().rev().filter_map(|entry| Some((entry.partition?, entry.base_offset)));
         self.uncommitted_from = kept.collect();
+        self.uncommitted_starts.truncated(end.index);
         if self.state.end() == end {
             out.push(Output::PersistMarker { epoch: self.promised });
         } else {
@@ -693,6 +772,7 @@ impl Replica {
             return out.push(Output::Answer { request, answer });
         };
         self.standing = Standing::Active(Active::new(epoch, place, chain.len(), start.index));
+        self.deleted_topics.clear();
         out.push(Output::Answer { request, answer: DONE });
         self.commit(start.index, out);
     }

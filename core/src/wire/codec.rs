@@ -118,7 +118,7 @@ macro_rules! wire_ids {
 wire_numbers! { u8 u16 u32 u64 i16 i32 i64 }
 wire_ids! {
     RingId RangeId NodeId ShardId StoreId Incarnation Epoch LogIndex RunningHash TopicId Partition Offset ProducerId
-    ProducerEpoch Sequence WriterId ClusterId Timestamp
+    ProducerEpoch Sequence WriterId ClusterId Timestamp ConfigVersion
 }
 
 impl Wire for bool {
@@ -246,4 +246,9 @@ pub(crate) use {wire_form, wire_struct};
 wire_form! { RangeKey { ring range } }
 wire_form! { PartitionKey { topic partition } }
 wire_form! { LogPoint { index hash } }
-wire_form! { crate::topic::TopicConfig { retention_ms retention_bytes batch_bytes_max } }
+wire_form! {
+    crate::topic::TopicConfig { retention_ms retention_bytes batch_bytes_max produce_bytes_per_second }
+}
+wire_form! {
+    crate::topic::TopicConfigChange { retention_ms retention_bytes batch_bytes_max produce_bytes_per_second }
+}

@@ -49,6 +49,8 @@ wire_struct! {
         last_epoch: Epoch,
         /// Highest index known committed.
         known_committed: LogIndex,
+        /// Entries below the end rotted, and what they changed is not known: no survivor, unless there is no other member.
+        damaged: bool,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What clients ask of shards: produce, fetch, list offsets.
+//! What clients ask of shards: produce, fetch, list offsets, delete records.
 
 use super::codec::{DecodeError, Reader, Wire, wire_struct};
 use crate::entry::{ENTRY_HEADER_BYTES, EntryHeader};
@@ -93,6 +93,8 @@ wire_struct! {
         committed_end: Offset,
         /// For `moved`: where the older offsets are.
         previous: Option<RangeKey>,
+        /// For `data_damaged`: the first offset behind the damage that can be read; none: nothing behind it can.
+        resume: Option<Offset>,
         /// Bytes of this partition's entries in the bulk: whole entries (header, body, padding to 16), contiguous, the
         /// first one holding the offset wanted.
         entries_bytes: u32,
@@ -181,5 +183,49 @@ wire_struct! {
     ListOffsetsReply {
         /// In the order of the request.
         partitions: Vec<ListedOffset>,
+    }
+}
+
+wire_struct! {
+    /// One partition of a delete-records request.
+    DeleteRecordsPartition {
+        /// Its range.
+        range: RangeKey,
+        /// The epoch of the range that the client believes in.
+        epoch: Epoch,
+        /// Topic and partition.
+        partition: PartitionKey,
+        /// Records below this are to go; beyond the committed end it means that end.
+        before: Offset,
+    }
+}
+
+wire_struct! {
+    /// Deletes the oldest records of partitions.
+    DeleteRecordsRequest {
+        /// Which.
+        partitions: Vec<DeleteRecordsPartition>,
+    }
+}
+
+wire_struct! {
+    /// One partition of a delete-records reply.
+    DeletedRecords {
+        /// Topic and partition.
+        partition: PartitionKey,
+        /// What went wrong with this partition.
+        error: Option<ErrorCode>,
+        /// Epoch of the range at the server; for `not_owner` and `stale`, the one to refresh to.
+        epoch: Epoch,
+        /// First offset that is left: at least what was asked for, as far as it is committed.
+        log_start: Offset,
+    }
+}
+
+wire_struct! {
+    /// Answer to delete-records; every log start in it is committed.
+    DeleteRecordsReply {
+        /// In the order of the request.
+        partitions: Vec<DeletedRecords>,
     }
 }

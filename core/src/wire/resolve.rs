@@ -3,7 +3,7 @@
 use super::codec::wire_struct;
 use crate::error_code::ErrorCode;
 use crate::ids::*;
-use crate::topic::{TopicConfig, TopicState};
+use crate::topic::{TopicConfig, TopicConfigChange, TopicState};
 
 wire_struct! {
     /// Asks for the map.
@@ -131,6 +131,18 @@ wire_struct! {
         /// Its name.
         name: String,
         /// Answer `timed_out` after this long; the deletion goes on.
+        timeout_ms: u32,
+    }
+}
+
+wire_struct! {
+    /// Changes settings of a topic. Answered with a [`TopicDescription`] once every partition has them.
+    AlterTopicRequest {
+        /// Its name.
+        name: String,
+        /// What changes.
+        change: TopicConfigChange,
+        /// Answer `timed_out` after this long; the change goes on.
         timeout_ms: u32,
     }
 }

@@ -2,7 +2,7 @@
 
 use minikafka_core::control::ControlEntry;
 use minikafka_core::entry::EntryHeader;
-use minikafka_core::topic::{TopicConfig, TopicState};
+use minikafka_core::topic::{TopicConfig, TopicConfigChange, TopicState};
 use minikafka_core::wire::frame::{Envelope, FrameLimits};
 use minikafka_core::wire::*;
 use minikafka_core::*;
@@ -63,7 +63,12 @@ fn again<M: Wire>(head: &[u8]) -> Result<Vec<u8>, DecodeError> {
 
 const RANGE: RangeKey = RangeKey { ring: RingId(1), range: RangeId(209) };
 const PARTITION: PartitionKey = PartitionKey { topic: TopicId(0x0123_4567_89ab_cdef), partition: Partition(3) };
-const CONFIG: TopicConfig = TopicConfig { retention_ms: -1, retention_bytes: 1 << 40, batch_bytes_max: 1 << 20 };
+const CONFIG: TopicConfig = TopicConfig {
+    retention_ms: -1,
+    retention_bytes: 1 << 40,
+    batch_bytes_max: 1 << 20,
+    produce_bytes_per_second: 100_000_000,
+};
 
 fn frame<M: Wire>(name: &str, envelope: Envelope, message: &M, bulk_bytes: u32, fields: Value) -> (Frame, Again) {
     let head = message.to_bytes();
@@ -134,17 +139,19 @@ fn data(header: EntryHeader) -> Vec<(Frame, Again)> {
     let wanted =
         FetchPartition { range: RANGE, epoch: Epoch(5), partition: PARTITION, offset: Offset(17), bytes_max: 1 << 20 };
     let fetch = FetchRequest { wait_ms_max: 500, bytes_min: 1, bytes_max: 4 << 20, partitions: vec![wanted] };
-    let fetched = |error, previous, entries_bytes| FetchedPartition {
+    let fetched = |error, previous, resume, entries_bytes| FetchedPartition {
         partition: PARTITION,
         error,
         epoch: Epoch(6),
         log_start: Offset(10),
         committed_end: Offset(99),
         previous,
+        resume,
         entries_bytes,
     };
-    let moved = fetched(Some(ErrorCode::Moved), Some(RANGE), 0);
-    let reply = FetchReply { partitions: vec![fetched(None, None, 272), moved] };
+    let moved = fetched(Some(ErrorCode::Moved), Some(RANGE), None, 0);
+    let damaged = fetched(Some(ErrorCode::DataDamaged), None, Some(Offset(23)), 0);
+    let reply = FetchReply { partitions: vec![fetched(None, None, None, 272), moved, damaged] };
     let query = |query| ListOffsetsPartition { range: RANGE, epoch: Epoch(5), partition: PARTITION, query };
     let times = OffsetQuery::AppendedAtOrAfter(Timestamp(1_790_000_000_000));
     let list =
@@ -152,9 +159,9 @@ fn data(header: EntryHeader) -> Vec<(Frame, Again)> {
     let listed = ListedOffset { partition: PARTITION, error: None, epoch: Epoch(5), offset: Offset(12) };
     let listed = ListOffsetsReply { partitions: vec![listed] };
     let partition = json!({"topic": PARTITION.topic.0, "partition": 3});
-    let fetched_fields = |error: u16, previous: Value, bytes: u32| {
+    let fetched_fields = |error: u16, previous: Value, resume: Value, bytes: u32| {
         json!({"partition": partition, "error": error, "epoch": 6, "log_start": 10, "committed_end": 99,
-            "previous": previous, "entries_bytes": bytes})
+            "previous": previous, "resume": resume, "entries_bytes": bytes})
     };
     let range = json!({"ring": 1, "range": 209});
     let fetch_fields = json!({"wait_ms_max": 500, "bytes_min": 1, "bytes_max": 4 << 20, "partitions": [
@@ -175,7 +182,8 @@ fn data(header: EntryHeader) -> Vec<(Frame, Again)> {
             answer(Api::Fetch, None),
             &reply,
             272,
-            json!({"partitions": [fetched_fields(0, Value::Null, 272), fetched_fields(125, range.clone(), 0)]}),
+            json!({"partitions": [fetched_fields(0, Value::Null, Value::Null, 272),
+                fetched_fields(125, range.clone(), Value::Null, 0), fetched_fields(140, Value::Null, json!(23), 0)]}),
         ),
         frame(
             "list_offsets",
@@ -190,6 +198,32 @@ fn data(header: EntryHeader) -> Vec<(Frame, Again)> {
             &listed,
             0,
             json!({"partitions": [{"partition": partition, "error": 0, "epoch": 5, "offset": 12}]}),
+        ),
+    ]
+}
+
+fn deletion() -> Vec<(Frame, Again)> {
+    let before = Offset(u64::MAX);
+    let delete = DeleteRecordsPartition { range: RANGE, epoch: Epoch(5), partition: PARTITION, before };
+    let delete = DeleteRecordsRequest { partitions: vec![delete] };
+    let deleted = DeletedRecords { partition: PARTITION, error: None, epoch: Epoch(5), log_start: Offset(99) };
+    let deleted = DeleteRecordsReply { partitions: vec![deleted] };
+    let partition = json!({"topic": PARTITION.topic.0, "partition": 3});
+    let range = json!({"ring": 1, "range": 209});
+    vec![
+        frame(
+            "delete_records",
+            ask(Api::DeleteRecords),
+            &delete,
+            0,
+            json!({"partitions": [{"range": range, "epoch": 5, "partition": partition, "before": u64::MAX}]}),
+        ),
+        frame(
+            "delete_records_reply",
+            answer(Api::DeleteRecords, None),
+            &deleted,
+            0,
+            json!({"partitions": [{"partition": partition, "error": 0, "epoch": 5, "log_start": 99}]}),
         ),
     ]
 }
@@ -214,9 +248,13 @@ fn directory() -> Vec<(Frame, Again)> {
         ResolveReply { cluster: ClusterId(42), nodes: vec![node], rings: vec![ring], topics: vec![topic.clone()] };
     let create =
         CreateTopicRequest { name: "orders".into(), partitions: 8, replication: 0, config: CONFIG, timeout_ms: 10_000 };
+    let change =
+        TopicConfigChange { retention_ms: Some(-1), produce_bytes_per_second: Some(0), ..TopicConfigChange::default() };
+    let alter = AlterTopicRequest { name: "orders".into(), change, timeout_ms: 10_000 };
     let delete = DeleteTopicRequest { name: "orders".into(), timeout_ms: 10_000 };
     let refused = ErrorReply::because("range 1/209 is at epoch 6").at_epoch(Epoch(6)).after_ms(20);
-    let config = json!({"retention_ms": -1, "retention_bytes": 1u64 << 40, "batch_bytes_max": 1 << 20});
+    let config = json!({"retention_ms": -1, "retention_bytes": 1u64 << 40, "batch_bytes_max": 1 << 20,
+        "produce_bytes_per_second": 100_000_000});
     let topic_fields = json!({"name": "orders", "error": 0, "topic": PARTITION.topic.0, "partitions": 8, "ring": 1,
         "state": 2, "config": config, "placement": [{"partition": 2, "range": 7}]});
     let chain_fields = json!({"epoch": 5, "places": [{"node": 1, "shard": 0}]});
@@ -226,6 +264,9 @@ fn directory() -> Vec<(Frame, Again)> {
         json!({"topics": ["orders"], "all_topics": false, "with_rings": true, "create_missing": false});
     let create_fields =
         json!({"name": "orders", "partitions": 8, "replication": 0, "config": config, "timeout_ms": 10_000});
+    let change_fields = json!({"retention_ms": -1, "retention_bytes": null, "batch_bytes_max": null,
+        "produce_bytes_per_second": 0});
+    let alter_fields = json!({"name": "orders", "change": change_fields, "timeout_ms": 10_000});
     let error_fields = json!({"epoch": 6, "retry_after_ms": 20, "message": "range 1/209 is at epoch 6"});
     vec![
         frame("resolve", ask(Api::Resolve), &resolve, 0, resolve_fields),
@@ -233,6 +274,7 @@ fn directory() -> Vec<(Frame, Again)> {
         frame("create_topic", ask(Api::CreateTopic), &create, 0, create_fields),
         frame("create_topic_reply", answer(Api::CreateTopic, None), &topic, 0, topic_fields),
         frame("delete_topic", ask(Api::DeleteTopic), &delete, 0, json!({"name": "orders", "timeout_ms": 10_000})),
+        frame("alter_topic", ask(Api::AlterTopic), &alter, 0, alter_fields),
         frame("error_reply", answer(Api::Produce, Some(ErrorCode::Stale)), &refused, 0, error_fields),
     ]
 }
@@ -242,10 +284,11 @@ fn control() -> Vec<(Frame, Again)> {
         ControlEntry::PartitionOpen {
             partition: PARTITION,
             config: CONFIG,
+            version: ConfigVersion::FIRST,
             start_offset: Offset(0),
             previous: Some(RANGE),
         },
-        ControlEntry::PartitionConfig { partition: PARTITION, config: CONFIG },
+        ControlEntry::PartitionConfig { partition: PARTITION, config: CONFIG, version: ConfigVersion(2) },
         ControlEntry::PartitionDelete { partition: PARTITION },
         ControlEntry::LogStart { partition: PARTITION, log_start: Offset(10) },
     ];
@@ -331,7 +374,7 @@ fn read_frame(bytes: &[u8]) -> Result<FrameHeader, FrameError> {
 #[test]
 fn frames() {
     let (frames, agains): (Vec<_>, Vec<_>) =
-        [opening(), data(crate::entries::produced()), directory(), control()].into_iter().flatten().unzip();
+        [opening(), data(crate::entries::produced()), deletion(), directory(), control()].into_iter().flatten().unzip();
     let malformed_frames = malformed_frames(&frames[0].frame.0);
     let malformed_heads = malformed_heads(&frames);
     let stored = golden("frames.json", &Frames { about: ABOUT.into(), frames, malformed_frames, malformed_heads });

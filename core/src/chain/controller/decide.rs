@@ -44,7 +44,8 @@ pub(super) fn decide_first(
 /// Decides for a range that acted before.
 ///
 /// A survivor is a member of the last active chain with the right store and a marker at or above its epoch; the source
-/// is the survivor with the highest (last epoch, end). Nobody else can be the source.
+/// is the survivor with the highest (last epoch, end). Nobody else can be the source. A damaged log is none (R12), but for
+/// that of the only member: it is activated at its own end, serves what is good, and takes no writes.
 pub(super) fn decide_next(
     epoch: Epoch,
     active: &ActiveChain,
@@ -54,7 +55,13 @@ pub(super) fn decide_next(
     let survives = |(member, report): &&Sealed<'_>| {
         report.marker >= active.epoch && active.chain.iter().any(|m| m.node == member.node && m.store == member.store)
     };
-    let survivors: Vec<&Sealed<'_>> = sealed.iter().filter(survives).collect();
+    let named: Vec<&Sealed<'_>> = sealed.iter().filter(survives).collect();
+    // R12: what is left of a damaged log is no source for others. It is better than nothing where there are no others.
+    let is_only = active.chain.len() == 1;
+    let survivors: Vec<_> = named.iter().copied().filter(|(_, report)| is_only || !report.damaged).collect();
+    if let Some((member, _)) = named.first().filter(|_| survivors.is_empty()) {
+        return Err(AlertReason::Damaged { node: member.node });
+    }
     let Some((source, best)) = survivors.iter().max_by_key(|(_, report)| (report.last_epoch, report.end.index)) else {
         return Err(no_survivor(sealed, active));
     };

@@ -55,6 +55,15 @@ pub enum AlertReason {
         /// Members of a chain.
         wanted: usize,
     },
+    /// Nobody is left whose log is whole.
+    #[error(
+        "the log of node {node} is damaged, and no whole one can be reached: bring the other members of its chain back, \
+         or restore the files that its log names from a backup"
+    )]
+    Damaged {
+        /// The node.
+        node: NodeId,
+    },
     /// A log without a record: the coordinator's data are not those of this node.
     #[error(
         "node {node} has data of a range that the coordinator knows nothing of: check that --coordinator and the data \

@@ -263,6 +263,7 @@ fn the_source_is_the_survivor_with_the_highest_last_epoch_and_end() {
         end: LogPoint { index: LogIndex(index), hash: RunningHash(index) },
         last_epoch: Epoch(last_epoch),
         known_committed: LogIndex(known_committed),
+        damaged: false,
     };
     let active = ActiveChain { epoch: Epoch(5), chain: vec![member(1), member(2), member(3)], start: LogPoint::START };
     let check = |reports: [crate::wire::SealReport; 3], expected: Result<u32, AlertReason>| {
@@ -288,6 +289,39 @@ fn the_source_is_the_survivor_with_the_highest_last_epoch_and_end() {
         [report(5, 9, 4, 3), report(5, 8, 4, 9), report(5, 9, 4, 9)],
         Err(AlertReason::NotASurvivor { node: NodeId(1) }),
     );
+    let damaged = |report| crate::wire::SealReport { damaged: true, ..report };
+    check([damaged(report(5, 9, 5, 3)), report(5, 8, 5, 3), report(5, 7, 5, 3)], Ok(2));
+    check(
+        [damaged(report(5, 9, 5, 3)), report(5, 8, 5, 9), report(5, 9, 4, 9)],
+        Err(AlertReason::BehindCommitted { node: NodeId(2) }),
+    );
+    check(
+        [damaged(report(5, 9, 5, 3)), damaged(report(5, 8, 5, 3)), report(5, 9, 4, 9)],
+        Err(AlertReason::Damaged { node: NodeId(1) }),
+    );
+}
+
+#[test]
+fn the_only_member_is_activated_with_a_damaged_log_but_not_with_a_short_one() {
+    let (node, store, incarnation) = (NodeId(1), StoreId(1), Incarnation(1));
+    let me = ChainMember { node, shard: ShardId(0), store, incarnation };
+    let start = LogPoint { index: LogIndex(9), hash: RunningHash(9) };
+    let active = ActiveChain { epoch: Epoch(5), chain: vec![me], start };
+    let report = |index, marker| crate::wire::SealReport {
+        range: RangeId(0),
+        error: None,
+        promised: Epoch(6),
+        marker: Epoch(marker),
+        end: LogPoint { index: LogIndex(index), hash: RunningHash(index) },
+        last_epoch: Epoch(5),
+        known_committed: LogIndex(0),
+        damaged: true,
+    };
+    let decide = |report| decide::decide_next(Epoch(6), &active, 1, &[(me, &report)]);
+    let decision = decide(report(12, 5)).expect("there is nobody else");
+    assert_eq!((decision.chain, decision.start.index), (vec![me], LogIndex(12)), "at its own end");
+    assert_eq!(decide(report(8, 5)), Err(AlertReason::BehindCommitted { node }), "an end below the start is rot");
+    assert_eq!(decide(report(12, 4)), Err(AlertReason::NotASurvivor { node }));
 }
 
 fn name(message: &Message) -> &'static str {

@@ -75,6 +75,8 @@ pub(super) struct Uncommitted {
     pub hash: RunningHash,
     /// None: a control entry.
     pub partition: Option<PartitionKey>,
+    /// The partition of either kind.
+    pub concerns: PartitionKey,
     pub base_offset: Offset,
     pub next_offset: Offset,
     pub append_timestamp: Timestamp,
@@ -87,6 +89,7 @@ impl Uncommitted {
             index: header.index,
             hash: header.running_hash,
             partition: is_batch.then(|| header.partition_key()),
+            concerns: header.partition_key(),
             base_offset: header.base_offset,
             next_offset: header.next_offset(),
             append_timestamp: header.append_timestamp,

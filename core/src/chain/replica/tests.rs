@@ -15,7 +15,11 @@ struct Member {
 
 impl Member {
     fn new(node: u32) -> Self {
-        Self::restarted(node, 1, Recovered { state: RangeState::default(), promised: Epoch(0), marker: Epoch(0) })
+        Self::restarted(
+            node,
+            1,
+            Recovered { state: RangeState::default(), promised: Epoch(0), marker: Epoch(0), damaged: false },
+        )
     }
 
     fn restarted(node: u32, incarnation: u64, recovered: Recovered) -> Self {
@@ -78,6 +82,7 @@ impl Member {
         let entry = ControlEntry::PartitionOpen {
             partition: PARTITION,
             config: TopicConfig::default(),
+            version: ConfigVersion::FIRST,
             start_offset: Offset(0),
             previous: None,
         };
@@ -89,7 +94,12 @@ impl Member {
     }
 
     fn recovered(&self) -> Recovered {
-        Recovered { state: self.replica.state.clone(), promised: self.replica.promised, marker: self.replica.marker }
+        Recovered {
+            state: self.replica.state.clone(),
+            promised: self.replica.promised,
+            marker: self.replica.marker,
+            damaged: false,
+        }
     }
 }
 
@@ -288,6 +298,84 @@ fn a_truncation_cuts_state_and_log_alike() {
     assert_eq!(codes(&out), [ErrorCode::RangeFailed], "never below what is known to be committed");
 }
 
+impl Member {
+    fn control(&mut self, entry: ControlEntry) -> Vec<Output> {
+        let (request, believed) = (self.request(), self.replica.epoch());
+        self.step(Input::AppendControl { request, entry, believed })
+    }
+
+    fn active_with_records(records: i32) -> Self {
+        let mut member = Self::new(1);
+        let chain = [member.me()];
+        member.seal(1);
+        member.reconcile_to_own_end(1);
+        member.activate(1, &chain);
+        member.open_partition(1);
+        for batch in 0..records / 10 {
+            member.produce(1, batch * 10);
+        }
+        member.durable(1 + records as u64 / 10);
+        member
+    }
+}
+
+#[test]
+fn what_may_be_freed_follows_the_committed_log_start() {
+    let mut member = Member::active_with_records(40);
+    let certain = |member: &Member| member.replica.committed_log_start(PARTITION);
+    let move_to = |offset| ControlEntry::LogStart { partition: PARTITION, log_start: Offset(offset) };
+    assert_eq!(certain(&member), Some(Offset(0)));
+    member.control(move_to(10));
+    member.control(move_to(20));
+    assert_eq!(member.replica.offsets(PARTITION), Some((Offset(20), Offset(40))), "what readers are told");
+    assert_eq!(certain(&member), Some(Offset(0)), "nothing of it is committed");
+    member.durable(6);
+    assert_eq!(certain(&member), Some(Offset(0)), "too low for a while is safe");
+    assert_eq!(member.replica.log_starts_settled(), LogIndex(0));
+    member.durable(7);
+    assert_eq!(certain(&member), Some(Offset(20)));
+    assert_eq!(member.replica.log_starts_settled(), LogIndex(7), "whoever frees space looks at this");
+    assert_eq!(codes(&member.control(move_to(5))), [], "below: held already, answered without an entry");
+    assert_eq!(member.replica.state().end().index, LogIndex(7), "a log start only grows");
+
+    member.control(ControlEntry::PartitionDelete { partition: PARTITION });
+    assert_eq!(certain(&member), Some(Offset(20)), "a deletion may still be cut off");
+    member.durable(8);
+    assert_eq!(certain(&member), None);
+}
+
+#[test]
+fn settings_follow_their_version_whatever_order_they_come_in() {
+    let mut member = Member::active_with_records(0);
+    let with = |retention_ms, version| ControlEntry::PartitionConfig {
+        partition: PARTITION,
+        config: TopicConfig { retention_ms, ..TopicConfig::default() },
+        version: ConfigVersion(version),
+    };
+    let known = |member: &Member| member.replica.state().partition(PARTITION).map(|p| p.config.retention_ms);
+    member.control(with(3_000, 3));
+    member.control(with(2_000, 2));
+    assert_eq!(known(&member), Some(3_000), "an older change that arrives late undoes nothing");
+    assert_eq!(member.replica.state().end().index, LogIndex(2), "nor does it cost an entry");
+    member.control(with(4_000, 4));
+    assert_eq!(known(&member), Some(4_000));
+}
+
+#[test]
+fn a_deleted_topic_is_not_opened_again_by_a_message_that_comes_late() {
+    let mut member = Member::active_with_records(0);
+    member.control(ControlEntry::PartitionDelete { partition: PARTITION });
+    member.durable(2);
+    assert_eq!(codes(&member.open_partition(1)), [ErrorCode::UnknownTopic]);
+    assert!(member.replica.state().partition(PARTITION).is_none());
+    // A partition that was never opened is remembered as well: its opening may be what is late.
+    let other = PartitionKey { topic: TopicId(10), partition: Partition(0) };
+    member.control(ControlEntry::PartitionDelete { partition: other });
+    let (config, version, start_offset) = (TopicConfig::default(), ConfigVersion::FIRST, Offset(0));
+    let open = ControlEntry::PartitionOpen { partition: other, config, version, start_offset, previous: None };
+    assert_eq!(codes(&member.control(open)), [ErrorCode::UnknownTopic]);
+}
+
 // ---- Two members ----
 
 fn pair() -> (Member, Member) {
@@ -302,6 +390,7 @@ fn pair() -> (Member, Member) {
     let entry = ControlEntry::PartitionOpen {
         partition: PARTITION,
         config: TopicConfig::default(),
+        version: ConfigVersion::FIRST,
         start_offset: Offset(0),
         previous: None,
     };
@@ -341,6 +430,35 @@ fn two_members_commit_what_both_hold() {
     assert_eq!(tail.replica.state().snapshot(), head.replica.state().snapshot());
 }
 
+/// A member behind the head holds two moves of a log start, and the next epoch begins between them.
+#[test]
+fn a_truncation_takes_a_log_start_back_and_the_one_before_it_is_certain_then() {
+    let (mut head, mut tail) = pair();
+    let certain = |member: &Member| member.replica.committed_log_start(PARTITION);
+    let batch = header_of(&head.produce(1, 0).1);
+    replicate(&mut tail, batch, None, 1);
+    let mut states = Vec::new();
+    for log_start in [5, 8] {
+        let entry = ControlEntry::LogStart { partition: PARTITION, log_start: Offset(log_start) };
+        let header = header_of(&head.control(entry.clone()));
+        replicate(&mut tail, header, Some(entry), 1);
+        states.push(tail.recovered().state);
+    }
+    tail.durable(4);
+    assert_eq!(certain(&tail), Some(Offset(0)), "durable here is not committed");
+    tail.seal(2);
+    let (state, request) = (states.remove(0), tail.request());
+    let end = state.end();
+    assert_eq!(tail.step(Input::Reconcile { request, epoch: Epoch(2), end }), [Output::Truncate { end }]);
+    tail.step(Input::Truncated { state: Box::new(state) });
+    tail.step(Input::MarkerDurable { epoch: Epoch(2) });
+    assert_eq!(certain(&tail), Some(Offset(0)));
+    let chain = [tail.me()];
+    tail.activate(2, &chain);
+    assert_eq!(certain(&tail), Some(Offset(5)));
+    assert_eq!(tail.replica.log_starts_settled(), LogIndex(3));
+}
+
 #[test]
 fn an_acknowledgement_of_another_epoch_does_not_count() {
     let (mut head, _) = pair();
@@ -372,4 +490,39 @@ fn a_successor_takes_only_what_follows() {
     tail.seal(2);
     assert_eq!(replicate(&mut tail, second, None, 1), [], "sealed");
     assert_eq!(codes(&tail.produce(1, 0).1), [ErrorCode::Stale]);
+}
+
+#[test]
+fn a_damaged_log_is_read_and_neither_written_nor_cut() {
+    let mut whole = Member::new(1);
+    let me = whole.me();
+    whole.seal(1);
+    whole.reconcile_to_own_end(1);
+    whole.activate(1, &[me]);
+    whole.open_partition(1);
+    whole.produce(1, 0);
+    whole.durable(2);
+    let mut member = Member::restarted(1, 2, Recovered { damaged: true, ..whole.recovered() });
+    assert_eq!(
+        member.replica.check_read(Epoch(1)),
+        Err(ErrorCode::NotOwner),
+        "R6: also a damaged member acts in no epoch"
+    );
+    let report = member.seal(2);
+    assert_eq!((report.error, report.damaged, report.end.index), (None, true, LogIndex(2)));
+    let (request, end) = (member.request(), LogPoint::START);
+    let cut = member.step(Input::Reconcile { request, epoch: Epoch(2), end });
+    assert_eq!(codes(&cut), [ErrorCode::RangeFailed], "what is lost stays known to be lost");
+    member.reconcile_to_own_end(2);
+    let me = member.me();
+    member.activate(2, &[me]);
+    assert_eq!(member.replica.check_read(Epoch(2)), Ok(()));
+    assert_eq!(
+        member.replica.readable_index(),
+        LogIndex(2),
+        "of a chain of one, everything that is there is committed"
+    );
+    let (_, out) = member.produce(2, 1);
+    assert_eq!(codes(&out), [ErrorCode::RangeFailed]);
+    assert_eq!(codes(&member.open_partition(2)), [ErrorCode::RangeFailed]);
 }

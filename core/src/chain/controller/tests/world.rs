@@ -362,6 +362,7 @@ impl Node {
             end: end(&disk.log),
             last_epoch: disk.log.last().map_or(Epoch(0), |(epoch, _)| *epoch),
             known_committed: disk.known_committed,
+            damaged: false,
         }
     }
 
