@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use minikafka_core::checksum;
-use minikafka_core::limits::{SEGMENT_EXTENTS_MAX, SEGMENT_FLUSHES_MAX, SNAPSHOT_BYTES_MAX};
+use minikafka_core::limits::{LOG_INDEX_MAX, SEGMENT_EXTENTS_MAX, SEGMENT_FLUSHES_MAX, SNAPSHOT_BYTES_MAX};
 use minikafka_core::{
     Epoch, FlushNumber, Generation, LogIndex, LogPoint, Offset, Partition, PartitionKey, RunningHash, Timestamp,
     TopicId,
@@ -11,15 +11,15 @@ use minikafka_core::{
 
 use crate::disk::BLOCK_BYTES;
 use crate::flush::Fields;
-use crate::index::{Extent, FlushSpan, SegmentIndex};
+use crate::index::{Extent, FlushSpan, PartitionExtents, SegmentIndex};
 
 /// First four bytes of a trailer: "MKs1".
 pub const FOOTER_MAGIC: u32 = u32::from_le_bytes(*b"MKs1");
 /// Version written today.
 pub const FOOTER_VERSION: u16 = 1;
 
-const PARTITION_ROW_BYTES: usize = 24;
-const EXTENT_ROW_BYTES: usize = 24;
+const PARTITION_ROW_BYTES: usize = 32;
+const EXTENT_ROW_BYTES: usize = 28;
 const FLUSH_ROW_BYTES: usize = 32;
 const TRAILER_USED_BYTES: usize = 144;
 
@@ -109,6 +109,11 @@ impl Trailer {
         trailer.is_sane().then_some(trailer)
     }
 
+    /// Whether a block is a trailer, of whichever file.
+    pub fn is_any(block: &[u8; BLOCK_BYTES]) -> bool {
+        Self::decode(block, Generation(Fields(block).u64(8))).is_some()
+    }
+
     /// Bytes of the body on disk.
     pub const fn padded_body_bytes(&self) -> u64 {
         self.footer_bytes.next_multiple_of(BLOCK_BYTES as u64)
@@ -126,7 +131,17 @@ impl Trailer {
             && self.footer_bytes == body_bytes(partitions, extents, flushes, self.snapshot_bytes as usize)
             && self.footer_position.is_multiple_of(BLOCK_BYTES as u64)
             && self.end.index >= self.start.index
+            && self.end.index.0.max(self.last_flush_number.0) <= LOG_INDEX_MAX
     }
+}
+
+/// Whether a block that is no trailer of this generation was one. All that a trailer says is in its first sector, which a
+/// torn write leaves whole or leaves out; the zeros behind it may be old bytes then.
+pub(crate) fn is_rotten_trailer(bytes: &[u8], generation: Generation) -> bool {
+    let fields = Fields(bytes);
+    let mut whole = bytes.to_vec();
+    whole[TRAILER_USED_BYTES..].fill(0);
+    (fields.u32(0) == FOOTER_MAGIC && fields.u64(8) == generation.0) && Trailer::decode(&whole, generation).is_none()
 }
 
 /// Bytes of a footer body before its padding.
@@ -139,18 +154,20 @@ pub(crate) const fn body_bytes(partitions: usize, extents: usize, flushes: usize
 pub(crate) fn encode_body(index: &SegmentIndex, start: LogPoint, snapshot: &[u8]) -> Vec<u8> {
     let base = start.index.0 + 1;
     let mut body = Vec::new();
-    for (partition, extents) in index.partitions() {
-        body.extend_from_slice(&partition.topic.0.to_le_bytes());
-        body.extend_from_slice(&partition.partition.0.to_le_bytes());
-        body.extend_from_slice(&(extents.len() as u32).to_le_bytes());
-        body.extend_from_slice(&extents[0].first_offset.0.to_le_bytes());
+    for (key, partition) in index.partitions() {
+        body.extend_from_slice(&key.topic.0.to_le_bytes());
+        body.extend_from_slice(&key.partition.0.to_le_bytes());
+        body.extend_from_slice(&(partition.extents.len() as u32).to_le_bytes());
+        body.extend_from_slice(&partition.first_offset().0.to_le_bytes());
+        body.extend_from_slice(&partition.end_offset.0.to_le_bytes());
     }
-    for extent in index.partitions().flat_map(|(_, extents)| extents) {
+    for extent in index.partitions().flat_map(|(_, partition)| &partition.extents) {
         body.extend_from_slice(&extent.first_offset.0.to_le_bytes());
         body.extend_from_slice(&relative(extent.first_index, base));
         body.extend_from_slice(&relative(extent.last_index, base));
         body.extend_from_slice(&(extent.position as u32).to_le_bytes());
         body.extend_from_slice(&extent.bytes.to_le_bytes());
+        body.extend_from_slice(&extent.own_bytes.to_le_bytes());
     }
     for flush in index.flushes() {
         body.extend_from_slice(&relative(flush.first_index, base));
@@ -192,21 +209,28 @@ pub(crate) fn decode_index(trailer: &Trailer, body: &[u8]) -> Option<SegmentInde
         if own.len() != count || own.first()?.first_offset != Offset(fields.u64(16)) {
             return None;
         }
-        partitions.insert(key, own);
+        partitions.insert(key, PartitionExtents::new(own, Offset(fields.u64(24))));
     }
     let flushes = flush_rows.chunks_exact(FLUSH_ROW_BYTES).map(|row| decode_flush(row, base)).collect();
     extents.next().is_none().then(|| SegmentIndex::from_tables(partitions, flushes))
 }
 
-/// The partitions of a body that matches its trailer, with their first offsets; sorted.
-pub(crate) fn decode_partitions(trailer: &Trailer, body: &[u8]) -> Vec<(PartitionKey, Offset)> {
+/// The partitions of a body that matches its trailer, sorted.
+pub(crate) fn decode_keys(trailer: &Trailer, body: &[u8]) -> impl Iterator<Item = PartitionKey> {
     let rows = &body[..trailer.partition_count as usize * PARTITION_ROW_BYTES];
-    let decode = |row: &[u8]| {
+    rows.chunks_exact(PARTITION_ROW_BYTES).map(|row| {
         let fields = Fields(row);
-        let key = PartitionKey { topic: TopicId(fields.u64(0)), partition: Partition(fields.u32(8)) };
-        (key, Offset(fields.u64(16)))
-    };
-    rows.chunks_exact(PARTITION_ROW_BYTES).map(decode).collect()
+        PartitionKey { topic: TopicId(fields.u64(0)), partition: Partition(fields.u32(8)) }
+    })
+}
+
+/// The flushes of a body that matches its trailer, in order.
+pub(crate) fn decode_flushes(trailer: &Trailer, body: &[u8]) -> impl Iterator<Item = FlushSpan> {
+    let base = trailer.start.index.0 + 1;
+    let before =
+        trailer.partition_count as usize * PARTITION_ROW_BYTES + trailer.extent_count as usize * EXTENT_ROW_BYTES;
+    let rows = &body[before..before + trailer.flush_count as usize * FLUSH_ROW_BYTES];
+    rows.chunks_exact(FLUSH_ROW_BYTES).map(move |row| decode_flush(row, base))
 }
 
 /// The snapshot of a body that matches its trailer.
@@ -222,6 +246,7 @@ fn decode_extent(row: &[u8], base: u64) -> Extent {
         last_index: LogIndex(base + u64::from(fields.u32(12))),
         position: fields.u32(16).into(),
         bytes: fields.u32(20),
+        own_bytes: fields.u32(24),
     }
 }
 
