@@ -7,6 +7,8 @@ use std::sync::Arc;
 use minikafka_core::LogIndex;
 use thiserror::Error;
 
+use crate::freed_runs::FreedRun;
+
 /// A disk operation failed.
 #[derive(Clone, Debug, Error)]
 #[error("cannot {operation} {}: {source}", path.display())]
@@ -24,6 +26,21 @@ impl DiskError {
     /// An error of `operation` on `path`.
     pub fn new(operation: &'static str, path: &Path, source: io::Error) -> Self {
         Self { operation, path: path.to_owned(), source: Arc::new(source) }
+    }
+
+    /// Whether a file could not grow for lack of space: nothing was written, so it may be tried again.
+    pub fn is_ungrown(&self) -> bool {
+        self.operation == "grow" && self.is_no_space()
+    }
+
+    /// Whether it is the file that cannot be used, and not the process that lacks something (descriptors, memory, rights).
+    pub fn is_of_file(&self) -> bool {
+        let lacks = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EACCES, libc::EPERM, libc::EINTR, libc::EAGAIN];
+        !self.source.raw_os_error().is_some_and(|code| lacks.contains(&code))
+            && !matches!(
+                self.source.kind(),
+                io::ErrorKind::OutOfMemory | io::ErrorKind::PermissionDenied | io::ErrorKind::Interrupted
+            )
     }
 
     /// Whether freeing space would help.
@@ -49,9 +66,12 @@ pub enum DamageKind {
     /// A flush header or an entry header does not verify, or is not there.
     #[error("entries are unreadable")]
     Unreadable,
-    /// An entry's body does not match its checksum.
+    /// A batch's body does not match its checksum; its header is good.
     #[error("the body does not match its checksum")]
     Body,
+    /// A control entry's body does not match its checksum: what it changed is not known.
+    #[error("the body of a control entry does not match its checksum")]
+    Control,
     /// Padding that must be zero is not; the entries around it are good.
     #[error("padding is not zero; no entry is affected")]
     Padding,
@@ -61,15 +81,30 @@ pub enum DamageKind {
     /// A segment's footer was there and does not verify any more.
     #[error("the segment's footer does not verify")]
     Footer,
-    /// Entries, each good, that do not follow from one another.
-    #[error("running hashes do not follow")]
+    /// A segment's list of freed runs does not verify: what was freed looks unreadable.
+    #[error("the list of its freed entries does not verify")]
+    FreedRuns,
+    /// Entries, each good, that do not follow from one another, or that do not belong here.
+    #[error("entries do not follow from one another")]
     Hash,
+    /// A reader found an entry where an earlier one should be: something between is not there.
+    #[error("entries are missing before this place")]
+    Missing,
+}
+
+impl DamageKind {
+    /// Whether the range's state misses something when such entries are folded: offsets and producers stand in headers,
+    /// which are good where only a batch's body, padding or a footer is not.
+    pub const fn loses_state(&self) -> bool {
+        matches!(self, Self::Unreadable | Self::Control | Self::Snapshot | Self::Hash | Self::Missing)
+    }
 }
 
 /// Rot: something that had been durable cannot be read. Reported, never cut away; a neighbour has the entries.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "{} is damaged at byte {position} (entries {first_index} to {last_index}): {kind}; repair this range from another member of its chain",
+    "{} is damaged at byte {position} (entries {first_index} to {last_index}): {kind}; repair this range from another \
+     member of its chain, or restore the file from a backup and restart",
     path.display()
 )]
 pub struct Damage {
@@ -91,8 +126,8 @@ pub enum LogError {
     /// A disk operation failed. After a failed durable write the log is poisoned: nothing more becomes durable.
     #[error("{0}; the range log stops here and must be recovered by a restart, or from another member of its chain")]
     Disk(#[from] DiskError),
-    /// Rot was found; the log serves what is good and takes nothing new.
-    #[error("{0}")]
+    /// Rot took entries of which not even the header is known; the log serves what is good and takes nothing new.
+    #[error("{0}; until then the range serves what is good and takes no writes")]
     Damaged(Damage),
     /// A truncation to where this log cannot go.
     #[error("cannot truncate to entry {to} (hash {hash:#018x}): {reason}")]
@@ -139,6 +174,12 @@ pub enum ReadError {
     /// What is there does not verify.
     #[error("{0}")]
     Damaged(Damage),
+    /// The entry is dead, and its space was given back.
+    #[error("entry {} was freed: entries {} to {} are dead; go on behind them", run.first_index, run.first_index, run.last_index)]
+    Freed {
+        /// All entries that went with it.
+        run: FreedRun,
+    },
     /// Below the first entry this log still has.
     #[error("entry {index} is gone, this log begins at {first}; read it from another member or from {first}")]
     Dropped {

@@ -1,8 +1,9 @@
 //! The promises of a shard's ranges in one crash-safe file (`docs/DATA_FILE.md`, section 6).
 //!
-//! A change writes the whole table into the older of two slots, so a torn write leaves the other one, and nobody was told
-//! of what the torn one said. Changes that arrive while a write is under way share the next one: one durable write serves
-//! the promises of many ranges. After a failed write the file takes nothing more.
+//! A change writes the whole table into the first of two slots and, once that is durable, into the second; only then is it
+//! told to anybody. A write torn in the first leaves the table before in the second, and nobody was told of the torn one; a
+//! slot that rots later leaves its equal in the other. Changes that arrive while a write is under way share the next one:
+//! one pair of durable writes serves the promises of many ranges. After a failed write the file takes nothing more.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,11 +23,13 @@ pub const PROMISE_MAGIC: u32 = u32::from_le_bytes(*b"MKp1");
 /// Version written today.
 pub const PROMISE_VERSION: u16 = 1;
 
-const SLOT_HEADER_BYTES: usize = 32;
-const ROW_BYTES: usize = 24;
+pub(crate) const SLOT_HEADER_BYTES: usize = 32;
+pub(crate) const ROW_BYTES: usize = 24;
 /// Slots begin with this; room for 680 ranges.
 const SLOT_BYTES_MIN: usize = 16 << 10;
 const HAS_LOG: u16 = 1;
+/// Both hold the same table, but for a moment.
+const SLOTS: u64 = 2;
 
 /// What a node promised for one range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,12 +95,17 @@ impl<D: Disk> PromiseFile<D> {
         let path = dir.join(&name);
         if !disk.list(&dir).await.on("list", &dir)?.contains(&name) {
             let slot = encode_slot(&Table::new(), 1, SLOT_BYTES_MIN);
-            replace(&disk, &path, 1, &slot).await?.close().await.on("close", &path)?;
+            replace(&disk, &path, &slot).await?.close().await.on("close", &path)?;
         }
         let file = disk.open(&path).await.on("open", &path)?;
-        let (sequence, table, slot_bytes) = read_file(&file, &path).await?;
-        // What is there may have been written by a process that was killed before it was durable.
+        let Stored { sequence, table, slot_bytes, stale } = read_file(&file, &path).await?;
+        // What is there may have been written by a process that was killed before it was durable, or into one slot only.
         file.sync().await.on("sync", &path)?;
+        for slot in stale {
+            let bytes = (SLOT_HEADER_BYTES + table.len() * ROW_BYTES).next_multiple_of(BLOCK_BYTES);
+            let buffer = buffer_of(&disk, &encode_slot(&table, sequence, bytes));
+            file.write_durable(buffer, slot * slot_bytes as u64).await.on("write", &path)?;
+        }
         disk.sync_dir(&dir).await.on("sync directory", &dir)?;
         let state = State {
             file,
@@ -126,9 +134,9 @@ impl<D: Disk> PromiseFile<D> {
                 continue;
             }
             let file = disk.open(&path).await.on("open", &path)?;
-            let (_, table, _) = read_file(&file, &path).await?;
+            let stored = read_file(&file, &path).await?;
             file.close().await.on("close", &path)?;
-            for promise in table.into_values() {
+            for promise in stored.table.into_values() {
                 all.entry(promise.range).or_insert(promise).merge(&promise);
             }
         }
@@ -227,14 +235,16 @@ impl<D: Disk> Inner<D> {
         let needed = SLOT_HEADER_BYTES + table.len() * ROW_BYTES;
         assert!(needed <= PROMISE_SLOT_BYTES_MAX, "{} ranges do not fit into a promise file", table.len());
         if needed <= slot_bytes {
-            let slot = encode_slot(table, sequence, needed.next_multiple_of(BLOCK_BYTES));
-            let buffer = buffer_of(&self.disk, &slot);
-            let position = (sequence % 2) * slot_bytes as u64;
-            return Ok(file.write_durable(buffer, position).await.on("write", &self.path)?);
+            let buffer = buffer_of(&self.disk, &encode_slot(table, sequence, needed.next_multiple_of(BLOCK_BYTES)));
+            // One after the other: whatever a crash leaves, one slot holds what was told last, or more.
+            for slot in 0..SLOTS {
+                file.write_durable(buffer.clone(), slot * slot_bytes as u64).await.on("write", &self.path)?;
+            }
+            return Ok(());
         }
         let slot_bytes = needed.next_power_of_two();
         let slot = encode_slot(table, sequence, slot_bytes);
-        let larger = replace(&self.disk, &self.path, sequence, &slot).await?;
+        let larger = replace(&self.disk, &self.path, &slot).await?;
         {
             let mut state = self.state.borrow_mut();
             state.file = larger;
@@ -244,20 +254,19 @@ impl<D: Disk> Inner<D> {
     }
 }
 
-/// Puts a file in place whose slot for `sequence` is `slot`, durably, whatever a crash leaves in between.
-async fn replace<D: Disk>(disk: &D, path: &Path, sequence: u64, slot: &[u8]) -> Result<D::File, DiskError> {
+/// Puts a file in place whose slots are both `slot`, durably, whatever a crash leaves in between.
+async fn replace<D: Disk>(disk: &D, path: &Path, slot: &[u8]) -> Result<D::File, DiskError> {
     let temporary = path.with_extension("tmp");
     let dir = path.parent().unwrap_or(path);
     let names = disk.list(dir).await.on("list", dir)?;
     if temporary.file_name().is_some_and(|name| names.iter().any(|other| name == other.as_str())) {
         disk.remove(&temporary).await.on("remove", &temporary)?;
     }
-    let slot_bytes = slot.len() as u64;
-    let file = disk.create(&temporary, 2 * slot_bytes).await.on("create", &temporary)?;
-    let position = (sequence % 2) * slot_bytes;
-    file.write_durable(buffer_of(disk, slot), position).await.on("write", &temporary)?;
-    let other = buffer_of(disk, &vec![0; slot.len()]);
-    file.write_durable(other, slot_bytes - position).await.on("write", &temporary)?;
+    let file = disk.create(&temporary, SLOTS * slot.len() as u64).await.on("create", &temporary)?;
+    let buffer = buffer_of(disk, slot);
+    for number in 0..SLOTS {
+        file.write_durable(buffer.clone(), number * slot.len() as u64).await.on("write", &temporary)?;
+    }
     disk.rename(&temporary, path).await.on("rename", &temporary)?;
     disk.sync_dir(dir).await.on("sync directory", dir)?;
     Ok(file)
@@ -269,33 +278,46 @@ fn buffer_of<D: Disk>(disk: &D, bytes: &[u8]) -> Rc<D::Buffer> {
     Rc::new(buffer)
 }
 
-/// Sequence, table and slot size of a promise file.
-async fn read_file<F: DiskFile>(file: &F, path: &Path) -> Result<(u64, Table, usize), LogError> {
+/// What a promise file holds.
+struct Stored {
+    sequence: u64,
+    table: Table,
+    slot_bytes: usize,
+    /// Slots that do not hold this table: to be written again before anybody is told of it.
+    stale: Vec<u64>,
+}
+
+async fn read_file<F: DiskFile>(file: &F, path: &Path) -> Result<Stored, LogError> {
     let damaged = |reason: &str| LogError::Format {
         path: path.to_owned(),
         reason: format!("{reason}; promises are lost, so this store must not vote: wipe it and let it join as new"),
     };
     let bytes = file.size().await.on("ask for the size of", path)?;
-    let slot_bytes = (bytes / 2) as usize;
+    let slot_bytes = (bytes / SLOTS) as usize;
     let is_sane = slot_bytes >= BLOCK_BYTES && slot_bytes.is_multiple_of(BLOCK_BYTES);
     if !is_sane || slot_bytes > PROMISE_SLOT_BYTES_MAX {
         return Err(damaged(&format!("a promise file cannot be {bytes} bytes long")));
     }
-    let mut newest: Option<(u64, Table)> = None;
-    for slot in 0..2 {
-        let read = file.read_at(slot * slot_bytes as u64, slot_bytes).await.on("read", path)?;
-        match decode_slot((*read).as_ref()) {
-            Some((sequence, table)) if sequence % 2 == slot => {
-                if newest.as_ref().is_none_or(|(other, _)| sequence > *other) {
-                    newest = Some((sequence, table));
-                }
+    let mut slots: Vec<Option<(u64, Table)>> = Vec::new();
+    for slot in 0..SLOTS {
+        let position = slot * slot_bytes as u64;
+        let decoded = match file.read_at(position, slot_bytes).await {
+            Ok(read) => decode_slot((*read).as_ref()),
+            Err(error) => {
+                tracing::error!(path = %path.display(), position, %error, "a promise slot cannot be read");
+                None
             }
-            _ if (*read).as_ref().iter().all(|byte| *byte == 0) => {}
-            _ => tracing::warn!(path = %path.display(), slot, "a promise slot does not verify: torn, or rot"),
+        };
+        if decoded.is_none() {
+            tracing::warn!(path = %path.display(), position, "a promise slot does not verify: torn, or rot; the other one counts");
         }
+        slots.push(decoded);
     }
+    let newest = slots.iter().flatten().max_by_key(|(sequence, _)| *sequence).cloned();
     let (sequence, table) = newest.ok_or_else(|| damaged("no slot verifies"))?;
-    Ok((sequence, table, slot_bytes))
+    let is_stale = |slot: &u64| slots[*slot as usize].as_ref().is_none_or(|(other, _)| *other != sequence);
+    let stale = (0..SLOTS).filter(is_stale).collect();
+    Ok(Stored { sequence, table, slot_bytes, stale })
 }
 
 pub(crate) fn encode_slot(table: &Table, sequence: u64, slot_bytes: usize) -> Vec<u8> {

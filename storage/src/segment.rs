@@ -1,16 +1,19 @@
 //! A segment: its file, which may still be in preparation, and what the log knows about its contents.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use minikafka_core::entry::EntryHeader;
-use minikafka_core::{Epoch, FlushNumber, Generation, LogPoint, Offset, PartitionKey, Timestamp};
+use minikafka_core::{Epoch, FlushNumber, Generation, LogIndex, LogPoint, Timestamp};
 
-use crate::disk::{Disk, DiskFile, SharedBytes};
-use crate::error::{DiskError, DiskResult};
-use crate::footer::Trailer;
-use crate::index::SegmentIndex;
+use crate::disk::{BLOCK_BYTES, Disk, DiskFile, SharedBytes};
+use crate::error::{Damage, DamageKind, DiskError, DiskResult};
+use crate::footer::{self, Trailer};
+use crate::freed_runs::{self, FreedRuns};
+use crate::index::{FlushSpan, SegmentIndex};
+use crate::partition_filter::PartitionFilter;
 use crate::wait::Notify;
 
 /// Number and generation of a segment: its file name.
@@ -57,12 +60,19 @@ pub(crate) struct SegmentFile<D: Disk> {
     state: RefCell<FileState<D>>,
     changed: Notify,
     waits_for_space: Cell<bool>,
+    wanted: Cell<bool>,
+    is_punched: Cell<bool>,
 }
 
 impl<D: Disk> SegmentFile<D> {
     /// A file that someone is preparing and will announce.
     pub fn preparing(dir: &Path, name: SegmentName, bytes: u64) -> Self {
         Self::new(dir, name, bytes, FileState::Preparing)
+    }
+
+    /// A file that is there and cannot be opened: a block of it counts as one that cannot be read.
+    pub fn unreadable(dir: &Path, name: SegmentName, error: DiskError) -> Self {
+        Self::new(dir, name, BLOCK_BYTES as u64, FileState::Failed(error))
     }
 
     /// A file that is there and open.
@@ -78,7 +88,14 @@ impl<D: Disk> SegmentFile<D> {
             state: RefCell::new(state),
             changed: Notify::default(),
             waits_for_space: Cell::new(false),
+            wanted: Cell::new(false),
+            is_punched: Cell::new(false),
         }
+    }
+
+    /// Whether the file cannot be used at all.
+    pub fn is_failed(&self) -> bool {
+        matches!(&*self.state.borrow(), FileState::Failed(_))
     }
 
     /// Announces the end of the preparation.
@@ -91,18 +108,35 @@ impl<D: Disk> SegmentFile<D> {
         self.changed.notify_all();
     }
 
-    /// Says that the preparation found no space and will try again.
-    pub fn set_waits_for_space(&self) {
-        self.waits_for_space.set(true);
+    /// Says that the preparation, or a write that makes the file grow, found no space and will try again; or that it did.
+    pub fn set_waits_for_space(&self, waits: bool) {
+        self.waits_for_space.set(waits);
+        self.changed.notify_all();
     }
 
-    /// Whether the preparation found no space the last time it tried.
+    /// Whether the preparation or a write found no space the last time it tried.
     pub fn waits_for_space(&self) -> bool {
         self.waits_for_space.get()
     }
 
+    /// Whether somebody waits for the file, or has it.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.get()
+    }
+
+    /// Says that there is a sidecar, hence that there may be holes.
+    pub fn set_punched(&self) {
+        self.is_punched.set(true);
+    }
+
+    /// Whether there may be holes: then the file is unlinked after use, not used again.
+    pub fn is_punched(&self) -> bool {
+        self.is_punched.get()
+    }
+
     /// The open file; waits for its preparation, opens it when it is closed.
     pub async fn file(&self, disk: &D) -> Result<D::File, DiskError> {
+        self.wanted.set(true);
         let ready = self.changed.wait_for(|| match &*self.state.borrow() {
             FileState::Preparing => None,
             FileState::Closed => Some(Ok(None)),
@@ -122,9 +156,53 @@ impl<D: Disk> SegmentFile<D> {
         Ok(opened)
     }
 
-    /// Reads whole blocks.
-    pub async fn read(&self, disk: &D, position: u64, bytes: usize) -> Result<SharedBytes, DiskError> {
-        self.file(disk).await?.read_at(position, bytes).await.on("read", &self.path)
+    /// Reads whole blocks: those that cannot be read come as zeros, which no checksum matches,
+    /// and are told to `unreadable`, by position.
+    pub async fn read_damaged(
+        &self,
+        disk: &D,
+        position: u64,
+        bytes: usize,
+        unreadable: &mut Vec<u64>,
+    ) -> Result<SharedBytes, DiskError> {
+        let file = match &*self.state.borrow() {
+            FileState::Failed(_) => None,
+            _ => Some(self.file(disk)),
+        };
+        let Some(file) = file else {
+            unreadable.extend((position..position + bytes as u64).step_by(BLOCK_BYTES));
+            return Ok(Rc::new(vec![0; bytes]));
+        };
+        let file = file.await?;
+        match file.read_at(position, bytes).await {
+            Ok(read) => return Ok(read),
+            Err(error) if is_passing(&error) => return Err(DiskError::new("read", &self.path, error)),
+            Err(_) => {}
+        }
+        let mut all = vec![0; bytes];
+        for (at, block) in all.chunks_mut(BLOCK_BYTES).enumerate() {
+            let position = position + (at * BLOCK_BYTES) as u64;
+            match file.read_at(position, block.len()).await {
+                Ok(read) => block.copy_from_slice((*read).as_ref()),
+                Err(error) if is_passing(&error) => return Err(DiskError::new("read", &self.path, error)),
+                Err(error) => {
+                    tracing::error!(path = %self.path.display(), position, %error, "a block cannot be read");
+                    unreadable.push(position);
+                }
+            }
+        }
+        Ok(Rc::new(all))
+    }
+
+    /// Writes durably what may lie beyond the file's end. No space there: nothing was written, and it may be tried again.
+    /// (Space is asked for first, so that a write that fails is a failed write.)
+    pub async fn write_durable(&self, disk: &D, buffer: Rc<D::Buffer>, position: u64) -> Result<(), DiskError> {
+        let file = self.file(disk).await?;
+        let end = position + (*buffer).as_ref().len() as u64;
+        if end > file.size().await.on("ask for the size of", &self.path)? {
+            file.grow(end).await.on("grow", &self.path)?;
+        }
+        file.write_durable(buffer, position).await.on("write", &self.path)
     }
 
     /// Bytes of the file as it is now.
@@ -145,6 +223,11 @@ impl<D: Disk> SegmentFile<D> {
     }
 }
 
+/// Whether an error says something about this moment and nothing about the medium.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory)
+}
+
 /// What the log knows about a segment.
 pub(crate) struct LogSegment<D: Disk> {
     pub file: Rc<SegmentFile<D>>,
@@ -162,10 +245,64 @@ pub(crate) enum Contents {
     Unsealed(Box<UnsealedSegment>),
 }
 
+/// What stays in memory of a sealed segment: at most 4 KiB for the filter, 48 KiB for freed runs (none, mostly), and less
+/// than 400 bytes besides. Its index is loaded from the footer when it is needed, and kept in a cache of bounded size.
 pub(crate) struct SealedSegment {
     pub trailer: Trailer,
-    /// Partitions with their first offset, sorted: tells which footers are worth loading.
-    pub partitions: Vec<(PartitionKey, Offset)>,
+    /// Tells which footers are worth loading.
+    pub filter: PartitionFilter,
+    /// Of entries that are not freed.
+    pub entry_bytes: u64,
+    pub freed: FreedRuns,
+    /// Whether the holes are surely punched; a crash may have come between.
+    pub holes_done: bool,
+    /// Nothing in it is live.
+    pub is_dead: bool,
+    /// More of it may be dead than was looked at.
+    pub is_dirty: bool,
+    /// What the last look found, when something was dead.
+    pub dying: Option<Dying>,
+}
+
+/// A sealed segment of which something is dead, as it was when it was looked at.
+pub(crate) struct Dying {
+    /// Dead bytes then.
+    pub dead_bytes: u64,
+    /// End of the log then.
+    pub end: LogIndex,
+    /// Time of the log's last entry at the first look.
+    pub since: Timestamp,
+}
+
+impl SealedSegment {
+    /// What a footer says, its body matching its trailer.
+    pub fn new(trailer: Trailer, body: &[u8]) -> Self {
+        Self {
+            filter: PartitionFilter::new(trailer.partition_count as usize, footer::decode_keys(&trailer, body)),
+            entry_bytes: footer::decode_flushes(&trailer, body).map(|flush| u64::from(flush.bytes)).sum(),
+            trailer,
+            freed: FreedRuns::default(),
+            holes_done: true,
+            is_dead: false,
+            is_dirty: true,
+            dying: None,
+        }
+    }
+
+    /// Adds the runs of a sidecar, whose holes may not be there yet; `None`: one that does not verify.
+    pub fn with_sidecar(mut self, body: &[u8], runs: Option<FreedRuns>) -> Self {
+        self.holes_done = false;
+        if let Some(runs) = runs {
+            self.set_freed(runs, footer::decode_flushes(&self.trailer, body).collect::<Vec<_>>().iter());
+        }
+        self
+    }
+
+    /// Takes a new list of runs into account; `flushes` are all of the segment's.
+    pub fn set_freed<'a>(&mut self, runs: FreedRuns, flushes: impl Iterator<Item = &'a FlushSpan>) {
+        self.entry_bytes = runs.left_bytes(flushes);
+        self.freed = runs;
+    }
 }
 
 #[derive(Default)]
@@ -177,6 +314,8 @@ pub(crate) struct UnsealedSegment {
     pub snapshot: Option<Vec<u8>>,
     pub rolled: bool,
     pub last_flush_number: FlushNumber,
+    /// Bytes that the file had when its flushes were written, at least.
+    pub file_bytes_min: u64,
     pub marker: Epoch,
     pub last_epoch: Epoch,
     pub first_timestamp: Timestamp,
@@ -225,6 +364,37 @@ impl<D: Disk> LogSegment<D> {
             Contents::Sealed(sealed) => Some(sealed),
             Contents::Unsealed(_) => None,
         }
+    }
+
+    pub fn sealed_mut(&mut self) -> Option<&mut SealedSegment> {
+        match &mut self.contents {
+            Contents::Sealed(sealed) => Some(sealed),
+            Contents::Unsealed(_) => None,
+        }
+    }
+
+    /// Bytes of the file, which grows when flushes or footer need more than its class has.
+    pub fn file_bytes(&self) -> u64 {
+        let used = match &self.contents {
+            Contents::Sealed(sealed) => {
+                sealed.trailer.footer_position + sealed.trailer.padded_body_bytes() + BLOCK_BYTES as u64
+            }
+            Contents::Unsealed(unsealed) => unsealed.write_position,
+        };
+        self.file.bytes.max(used)
+    }
+
+    /// What to report of a segment whose list of freed runs does not verify.
+    pub fn sidecar_damage(&self) -> Option<Damage> {
+        let is_lost =
+            self.file.is_punched() && self.sealed().is_some_and(|sealed| sealed.freed.iter().next().is_none());
+        is_lost.then(|| Damage {
+            path: freed_runs::sidecar_path(&self.file.path),
+            position: 0,
+            first_index: self.start.index.next(),
+            last_index: self.start.index,
+            kind: DamageKind::FreedRuns,
+        })
     }
 
     pub fn number(&self) -> u64 {

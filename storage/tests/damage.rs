@@ -71,7 +71,7 @@ async fn check_damaged(disk: &SimDisk, book: &Book, expected: &RangeState, conte
 
 /// A log whose end could not be rebuilt whole takes nothing new.
 fn check_refusal(log: &RangeLog<SimDisk>, expected: &RangeState, context: &str) {
-    if log.failed().is_some() {
+    if log.loss().is_some() {
         let mut writer = Writer::new(1);
         writer.state = expected.clone();
         let refused = writer.append(log, 0, 10, false);

@@ -1,5 +1,6 @@
 //! One suite of ordinary use, on the simulated disk and on the real one (direct I/O through glommio, both durabilities).
 
+#[macro_use]
 mod history;
 
 use std::cell::Cell;
@@ -7,57 +8,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use glommio::{LocalExecutorBuilder, Placement};
+use history::disks::{on_real_disk, on_simulated_disk};
 use history::*;
 use minikafka_core::{Epoch, LogIndex, LogPoint, Offset, Timestamp};
 use minikafka_storage::disk::dma::{DmaDisk, choose_durability};
-use minikafka_storage::disk::sim::{SimDisk, SimExecutor};
+use minikafka_storage::disk::sim::SimDisk;
 use minikafka_storage::disk::{Disk, DiskFile, Durability};
 use minikafka_storage::{Opened, RangeLog, Reader, RecoveryVisitor, ShardStorage, StorageConfig};
-
-/// Runs a test on a real disk, in a directory of its own.
-fn on_real_disk<F: Future<Output = ()> + 'static>(
-    durability: Durability,
-    test: impl FnOnce(DmaDisk, PathBuf) -> F + Send + 'static,
-) {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on a real disk");
-    let path = dir.path().to_owned();
-    let builder = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 20);
-    let thread = builder.spawn(move || async move {
-        let disk = DmaDisk::open(&path, durability).await.expect("a disk");
-        test(disk, path).await;
-    });
-    thread.expect("an executor").join().expect("the test passes");
-}
-
-fn on_simulated_disk<F: Future<Output = ()> + 'static>(seed: u64, test: impl FnOnce(SimDisk, PathBuf) -> F) {
-    let executor = SimExecutor::new(seed);
-    let durability = if seed.is_multiple_of(2) { Durability::Dsync } else { Durability::GroupFdatasync };
-    executor.run(test(SimDisk::new(&executor, durability), sim_dir()));
-}
-
-macro_rules! on_every_disk {
-    ($($test:ident;)*) => {$(
-        mod $test {
-            use super::*;
-
-            #[test]
-            fn simulated() {
-                (0..4).for_each(|seed| on_simulated_disk(seed, super::$test::<SimDisk>));
-            }
-
-            #[test]
-            fn real_dsync() {
-                on_real_disk(Durability::Dsync, super::$test::<DmaDisk>);
-            }
-
-            #[test]
-            fn real_group_fdatasync() {
-                on_real_disk(Durability::GroupFdatasync, super::$test::<DmaDisk>);
-            }
-        }
-    )*};
-}
 
 on_every_disk! {
     an_idle_range_has_no_file;
@@ -67,13 +24,6 @@ on_every_disk! {
     truncation_and_marker_last;
     a_file_does_what_a_disk_promises;
     backlog_is_bounded_and_fair;
-}
-
-async fn durable<D: Disk>(log: &RangeLog<D>) {
-    let end = log.end().index;
-    if end > log.durable_index() {
-        log.durable_above(LogIndex(end.0 - 1)).await.expect("durable");
-    }
 }
 
 async fn fresh<D: Disk>(disk: &D, dir: &Path, config: StorageConfig) -> (Rc<ShardStorage<D>>, RangeLog<D>) {
@@ -144,11 +94,12 @@ async fn segments_are_rolled_sealed_dropped_and_recycled<D: Disk>(disk: D, dir: 
     }
     log.set_committed(log.end().index);
     assert_eq!(log.first_index(), LogIndex(1));
-    let first = log.drop_segments_before(LogIndex(u64::MAX)).await.expect("drop");
-    while log.drop_segments_before(LogIndex(u64::MAX)).await.expect("drop") == LogIndex(1) || files().await > 3 {
-        disk.sleep(Duration::from_millis(1)).await;
-    }
-    assert!(log.first_index() >= first && storage.pool().bytes() > 0, "files went to the pool");
+    settled(&log).await;
+    let starts = LogStarts::from([(0, writer.state.offsets[&0])]);
+    let freed = log.free_space(&|key| starts.get(&key.partition.0).copied().map(Offset)).await.expect("free space");
+    assert!(freed.segments_dropped >= 2 && log.first_index() > LogIndex(1), "{freed:?}");
+    assert!(storage.pool().bytes() > 0, "files went to the pool");
+    let created = storage.pool().taken().created;
     let gone = log.read_index(LogIndex(1), 100).await;
     assert!(matches!(gone, Err(minikafka_storage::ReadError::Dropped { .. })));
     let pooled = storage.pool().bytes();
@@ -158,15 +109,17 @@ async fn segments_are_rolled_sealed_dropped_and_recycled<D: Disk>(disk: D, dir: 
         durable(&log).await;
     }
     assert_ne!(storage.pool().bytes(), pooled, "files came from the pool");
+    assert!(storage.pool().taken().recycled > 0, "that is counted");
+    assert!(created > 0, "and so are files that are new");
     let book = writer.book.borrow().clone();
-    check_by_index(&log, &book, "after dropping").await;
-    check_by_partition(&log, &book, 50_000, "after dropping").await;
+    check_live_by_index(&log, &book, &starts, "after dropping").await;
+    check_live_by_partition(&log, &book, 50_000, &starts, "after dropping").await;
     log.close().await.expect("close");
     let again = history::storage(&disk, &dir, small_config()).await;
     let mut state = RangeState::default();
     let Opened { log, report } = open(&again, &mut state).await;
     assert_eq!((report.damage, &state), (vec![], &writer.state), "the state comes from a footer's snapshot");
-    check_by_partition(&log, &book, 50_000, "opened after dropping").await;
+    check_live_by_partition(&log, &book, 50_000, &starts, "opened after dropping").await;
     log.delete().await.expect("delete");
     let last = history::storage(&disk, &dir, small_config()).await;
     let Opened { report, .. } = open(&last, &mut RangeState::default()).await;
@@ -257,6 +210,10 @@ async fn a_file_does_what_a_disk_promises<D: Disk>(disk: D, dir: PathBuf) {
     file.write_durable(Rc::new(buffer), 64 << 10).await.expect("grow");
     assert_eq!(file.size().await.expect("size"), 68 << 10);
     file.sync().await.expect("sync");
+    let taken = disk.create(&path, 4096).await.err().map(|error| error.kind());
+    assert_eq!(taken, Some(std::io::ErrorKind::AlreadyExists), "who replaces a sidecar asks for that");
+    let missing = disk.remove(&other).await.err().map(|error| error.kind());
+    assert_eq!(missing, Some(std::io::ErrorKind::NotFound), "and for that");
     file.close().await.expect("close");
     disk.rename(&path, &other).await.expect("rename");
     disk.sync_dir(&dir).await.expect("sync directory");
@@ -330,7 +287,8 @@ fn a_snapshot_is_taken_for_every_rolled_segment() {
         let last = storage(&disk, &dir, small_config()).await;
         let Opened { log, .. } = open(&last, &mut state).await;
         assert_eq!(state, writer.state, "the footers written after recovery hold the right states");
-        assert!(log.drop_segments_before(log.end().index).await.expect("drop") > LogIndex(1), "they were written");
+        let freed = log.free_space(&|_| None).await.expect("free space");
+        assert!(freed.segments_dropped > 0, "they were written");
     });
 }
 

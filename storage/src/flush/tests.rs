@@ -11,6 +11,8 @@ fn header() -> FlushHeader {
         durable_index: LogIndex(11),
         previous_hash: RunningHash(99),
         marker: Epoch(3),
+        marker_only: true,
+        size_class: 23,
     }
 }
 

@@ -8,13 +8,13 @@ use std::rc::Rc;
 
 use minikafka_core::entry::{EntryHeader, EntryKind};
 use minikafka_core::limits::READ_BYTES_MAX;
-use minikafka_core::{LogIndex, LogPoint, Offset, PartitionKey, Timestamp};
+use minikafka_core::{LogIndex, LogPoint, Offset, PartitionKey, RangeKey, Timestamp};
 
 use super::runs::{FetchedRun, Wanted};
 use super::state::Inner;
 use crate::disk::Disk;
 use crate::error::{Damage, DamageKind, ReadError};
-use crate::flush::{self, FoundEntry};
+use crate::flush::{self, Chain, FoundEntry};
 use crate::slice::SharedSlice;
 use crate::wait::Notify;
 
@@ -22,6 +22,8 @@ use crate::wait::Notify;
 #[derive(Default)]
 pub struct Reader {
     next: Option<Offset>,
+    /// Log and index of the entry before `next`: where to go on looking.
+    after: Option<(RangeKey, LogIndex)>,
     ahead: Option<Ahead>,
 }
 
@@ -43,7 +45,10 @@ pub(super) struct Found {
     pub slices: Vec<SharedSlice>,
     bytes: usize,
     count: usize,
+    first: Option<EntryHeader>,
     last: Option<EntryHeader>,
+    /// The last entry of the partition below the offset wanted.
+    passed: LogIndex,
     from_disk: bool,
     /// Where the last slice ends in its run, so that an adjacent entry extends it.
     open_slice: Option<(usize, usize)>,
@@ -55,8 +60,8 @@ struct Pick {
     after: LogIndex,
     up_to: LogIndex,
     bytes_max: usize,
-    /// Entries are missing from the index: a jump in what is found is damage, not a gap.
-    lost: Option<Damage>,
+    /// A jump in what is found, where nothing may be missing, is damage.
+    is_gapless: bool,
 }
 
 impl Pick {
@@ -86,36 +91,43 @@ impl<D: Disk> Inner<D> {
         };
         if found.count == 0 {
             let wanted = Wanted::Partition(partition, from);
-            found = self.find(Pick { wanted, after: LogIndex(0), up_to, bytes_max, lost: self.lost() }).await?;
+            let known = reader.after.filter(|(range, _)| is_sequential && *range == self.range);
+            let after = known.map_or(LogIndex(0), |(_, index)| index);
+            found = self.find(Pick { wanted, after, up_to, bytes_max, is_gapless: true }).await?;
         }
-        reader.next = found.last.map(|last| last.next_offset());
-        if let Some(next) = reader.next
-            && found.from_disk
-            && is_sequential
-        {
-            let bytes_max = bytes_max.min(READ_BYTES_MAX as usize);
-            reader.ahead = Some(self.read_ahead(partition, next, up_to, bytes_max));
+        if let Some(last) = &found.last {
+            let next = (last.next_offset(), last.index);
+            (reader.next, reader.after) = (Some(next.0), Some((self.range, next.1)));
+            if found.from_disk && is_sequential {
+                let bytes_max = bytes_max.min(READ_BYTES_MAX as usize);
+                reader.ahead = Some(self.read_ahead(partition, next, up_to, bytes_max));
+            }
         }
         Ok(found.slices)
     }
 
     pub async fn read_index(&self, from: LogIndex, bytes_max: usize) -> Result<Vec<SharedSlice>, ReadError> {
-        let (first, end) = {
+        let (first, end, freed) = {
             let state = self.state.borrow();
-            (state.first_index(), state.end.index)
+            (state.first_index(), state.end.index, state.freed_at_or_above(from))
         };
         if from < first {
             return Err(ReadError::Dropped { index: from, first });
         }
+        if let Some(run) = freed.filter(|run| run.contains(from)) {
+            return Err(ReadError::Freed { run });
+        }
         let after = LogIndex(from.0 - 1);
-        let pick = Pick { wanted: Wanted::Everything, after, up_to: end, bytes_max, lost: self.lost() };
+        // A freed run is an item of its own: what is read ends before it.
+        let up_to = freed.map_or(end, |run| end.min(run.borders()[0].index));
+        let pick = Pick { wanted: Wanted::Everything, after, up_to, bytes_max, is_gapless: true };
         Ok(self.find(pick).await?.slices)
     }
 
     /// The header of entry `index`; `None` when it is not in this log.
     pub async fn header_at(&self, index: LogIndex) -> Result<Option<EntryHeader>, ReadError> {
         let after = LogIndex(index.0.saturating_sub(1));
-        let pick = Pick { wanted: Wanted::Everything, after, up_to: index, bytes_max: 1, lost: None };
+        let pick = Pick { wanted: Wanted::Everything, after, up_to: index, bytes_max: 1, is_gapless: false };
         Ok(self.find(pick).await?.last)
     }
 
@@ -124,7 +136,8 @@ impl<D: Disk> Inner<D> {
         let known = {
             let state = self.state.borrow();
             let borders = state.segments.iter().flat_map(|segment| [segment.start, segment.end]);
-            borders.chain([state.end]).find(|point| point.index == index)
+            let freed = state.freed_at_or_above(index).into_iter().flat_map(|run| run.borders());
+            borders.chain([state.end]).chain(freed).find(|point| point.index == index)
         };
         match known {
             Some(point) => Ok(Some(point)),
@@ -165,7 +178,7 @@ impl<D: Disk> Inner<D> {
     }
 
     /// An index below which every entry was appended before `timestamp`; `None`: all were.
-    async fn index_before_time(&self, timestamp: Timestamp) -> Result<Option<LogIndex>, ReadError> {
+    pub async fn index_before_time(&self, timestamp: Timestamp) -> Result<Option<LogIndex>, ReadError> {
         let mut number = 0;
         loop {
             let (segment, sealed) = {
@@ -195,8 +208,31 @@ impl<D: Disk> Inner<D> {
         }
     }
 
-    fn lost(&self) -> Option<Damage> {
-        self.state.borrow().lost.clone()
+    /// The first offset above `after` that can be read; see [`super::RangeLog::readable_behind`].
+    pub async fn readable_behind(
+        &self,
+        mut after: LogIndex,
+        partition: PartitionKey,
+        from: Offset,
+        up_to: LogIndex,
+    ) -> Result<Option<Offset>, ReadError> {
+        let up_to = up_to.min(self.state.borrow().durable);
+        loop {
+            let wanted = Wanted::Partition(partition, from);
+            match self.find(Pick { wanted, after, up_to, bytes_max: 1, is_gapless: false }).await {
+                Ok(found) => return Ok(found.first.map(|header| header.base_offset.max(from))),
+                Err(ReadError::Damaged(more)) => after = more.last_index.max(after.next()),
+                Err(ReadError::Freed { run }) => after = run.last_index.max(after.next()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The stretch that was lost nearest below `before`, and above `after`.
+    fn lost_between(&self, after: LogIndex, before: LogIndex) -> Option<Damage> {
+        let state = self.state.borrow();
+        let between = |lost: &&Damage| lost.last_index > after && lost.first_index < before;
+        state.lost.iter().filter(between).max_by_key(|lost| lost.first_index).cloned()
     }
 
     /// Plans and fetches until something is found or there is nothing more.
@@ -206,7 +242,8 @@ impl<D: Disk> Inner<D> {
             let runs = self.plan(pick.wanted, pick.after, pick.up_to, pick.bytes_max).await?;
             let Some(last) = runs.last().map(|run| run.last_index) else {
                 // Nothing found may be nothing there, or just what was lost.
-                let lost = pick.lost.filter(|lost| lost.last_index > pick.after);
+                let lost = self.lost_between(pick.after.max(found.passed), LogIndex(u64::MAX));
+                let lost = lost.filter(|_| pick.is_gapless && found.count == 0);
                 return lost.map_or(Ok(found), |lost| Err(ReadError::Damaged(lost)));
             };
             for fetched in self.fetch(runs).await? {
@@ -243,18 +280,47 @@ impl<D: Disk> Inner<D> {
                 }
             };
             if header.index <= pick.after || !is_wanted {
+                if matches!(pick.wanted, Wanted::Partition(partition, _) if header.partition_key() == partition) {
+                    found.passed = header.index;
+                }
                 return Ok(false);
             }
             if found.count > 0 && found.bytes + header.entry_bytes() > pick.bytes_max {
                 return Ok(true);
             }
-            if let Some(lost) = pick.lost.as_ref().filter(|_| pick.leaves_out(header, found.last.as_ref())) {
-                return Err(ReadError::Damaged(lost.clone()));
+            if pick.is_gapless && pick.leaves_out(header, found.last.as_ref()) {
+                let after = found.last.map_or(pick.after.max(found.passed), |last| last.index);
+                return Err(self.left_out(fetched, entry, after));
             }
             check()?;
             found.add(fetched, entry);
             Ok(false)
         })
+    }
+
+    /// What is missing between entry `after` and this one: something known to be lost, something freed while the reader was
+    /// on its way, or something that no index tells of.
+    fn left_out(&self, fetched: &FetchedRun<D>, entry: &FoundEntry, after: LogIndex) -> ReadError {
+        let index = entry.header.index;
+        let lost = self.lost_between(after, index);
+        let (freed, first) = {
+            let state = self.state.borrow();
+            (state.freed_at_or_above(after.next()).filter(|run| run.first_index < index), state.first_index())
+        };
+        match freed {
+            Some(run) if lost.is_none() => return ReadError::Freed { run },
+            None if lost.is_none() && after.next() < first => return ReadError::Dropped { index: after.next(), first },
+            _ => {}
+        }
+        let damage = lost.unwrap_or_else(|| Damage {
+            path: fetched.run.segment.path.clone(),
+            position: fetched.run.position + entry.at as u64,
+            first_index: after.next(),
+            last_index: LogIndex(index.0 - 1),
+            kind: DamageKind::Missing,
+        });
+        self.state.borrow_mut().note_damage(&damage);
+        ReadError::Damaged(damage)
     }
 
     /// Walks the live entries of a run until `visit` returns true; gives it a way to verify the body. True: `visit` did.
@@ -265,6 +331,11 @@ impl<D: Disk> Inner<D> {
     ) -> Result<bool, ReadError> {
         let run = &fetched.run;
         let damaged = |at: usize, first_index: LogIndex, last_index: LogIndex, kind: DamageKind| {
+            // Freed since it was planned: what is gone is dead, not damaged.
+            let freed = self.state.borrow().freed_of(run.segment.name.number);
+            if let Some(run) = freed.overlapping(first_index, last_index) {
+                return ReadError::Freed { run: *run };
+            }
             let position = run.position + at as u64;
             let damage = Damage { path: run.segment.path.clone(), position, first_index, last_index, kind };
             self.state.borrow_mut().note_damage(&damage);
@@ -272,12 +343,16 @@ impl<D: Disk> Inner<D> {
         };
         let mut at = 0;
         let mut index = run.first_index;
+        let mut chain = Chain::behind(run.previous_hash);
+        let strange = self.state.borrow().strange_entries(run.first_index, run.last_index);
         while index <= run.last_index {
             let entry = flush::entry_at(&fetched.bytes, at).map_err(|kind| damaged(at, index, run.last_index, kind))?;
-            if entry.header.index != index {
+            if entry.header.index != index || entry.header.range != self.range {
                 return Err(damaged(at, index, run.last_index, DamageKind::Hash));
             }
+            let follows = !fetched.from_disk || chain.takes(&entry.header) && !strange.contains(&index);
             let check = || match fetched.from_disk {
+                true if !follows => Err(damaged(at, index, index, DamageKind::Hash)),
                 true => entry.check_body(&fetched.bytes).map_err(|kind| damaged(at, index, index, kind)),
                 false => Ok(()),
             };
@@ -290,12 +365,18 @@ impl<D: Disk> Inner<D> {
         Ok(false)
     }
 
-    fn read_ahead(self: &Rc<Self>, partition: PartitionKey, from: Offset, up_to: LogIndex, bytes_max: usize) -> Ahead {
+    fn read_ahead(
+        self: &Rc<Self>,
+        partition: PartitionKey,
+        (from, after): (Offset, LogIndex),
+        up_to: LogIndex,
+        bytes_max: usize,
+    ) -> Ahead {
         let slot = Rc::new(AheadSlot::default());
         let (log, filled) = (self.clone(), slot.clone());
         self.storage.disk.spawn(async move {
             let wanted = Wanted::Partition(partition, from);
-            let pick = Pick { wanted, after: LogIndex(0), up_to, bytes_max, lost: log.lost() };
+            let pick = Pick { wanted, after, up_to, bytes_max, is_gapless: true };
             let found = log.find(pick).await;
             *filled.found.borrow_mut() = Some(found);
             filled.changed.notify_all();
@@ -323,6 +404,7 @@ impl Found {
         self.open_slice = Some((start, entry.end()));
         self.bytes += entry.header.entry_bytes();
         self.count += 1;
+        self.first.get_or_insert(entry.header);
         self.last = Some(entry.header);
     }
 }

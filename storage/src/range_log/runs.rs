@@ -4,13 +4,14 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use minikafka_core::limits::{READ_BYTES_MAX, READ_GAP_BYTES_MAX, READS_IN_FLIGHT_MAX};
-use minikafka_core::{LogIndex, Offset, PartitionKey};
+use minikafka_core::{LogIndex, Offset, PartitionKey, RunningHash};
 
 use super::state::{Inner, State};
 use crate::disk::{BLOCK_BYTES, Disk, SharedBytes};
 use crate::error::{Damage, DamageKind, ReadError};
 use crate::footer::{self, Trailer};
-use crate::index::{Extent, FlushSpan, SegmentIndex};
+use crate::freed_runs::Piece;
+use crate::index::{Extent, SegmentIndex};
 use crate::segment::{Contents, SegmentFile};
 use crate::slice::SharedSlice;
 use crate::wait::join_all;
@@ -31,6 +32,8 @@ pub(super) struct Run<D: Disk> {
     pub bytes: u32,
     pub first_index: LogIndex,
     pub last_index: LogIndex,
+    /// Running hash before the first entry, where it is known.
+    pub previous_hash: Option<RunningHash>,
     /// Set when it was in memory; what comes from disk is verified.
     memory: Option<SharedSlice>,
 }
@@ -63,7 +66,7 @@ impl<D: Disk> Inner<D> {
         let bytes_max = bytes_max.max(1);
         let mut runs: Vec<Run<D>> = Vec::new();
         let mut bytes = 0;
-        let mut number = self.state.borrow().first_segment(wanted, after);
+        let mut number = self.first_segment(wanted, after).await?;
         while let Some((this, place)) =
             number.and_then(|number| self.index_place(number, wanted, after..up_to, bytes_max - bytes))
         {
@@ -107,7 +110,9 @@ impl<D: Disk> Inner<D> {
             return Ok(index);
         }
         let bytes = trailer.padded_body_bytes() as usize;
-        let body = segment.read(&self.storage.disk, trailer.footer_position, bytes).await?;
+        let mut unreadable = Vec::new();
+        let position = trailer.footer_position;
+        let body = segment.read_damaged(&self.storage.disk, position, bytes, &mut unreadable).await?;
         let body = (*body).as_ref();
         let index = if footer::body_matches(trailer, body) { footer::decode_index(trailer, body) } else { None };
         let Some(index) = index else {
@@ -144,7 +149,12 @@ impl<D: Disk> Inner<D> {
             Contents::Unsealed(unsealed) => {
                 IndexPlace::Taken(state.runs_of(&segment.file, &unsealed.index, wanted, range, bytes_max))
             }
-            Contents::Sealed(sealed) => IndexPlace::Footer(segment.file.clone(), sealed.trailer),
+            Contents::Sealed(sealed) => match wanted {
+                Wanted::Partition(partition, _) if !sealed.filter.may_contain(partition) => {
+                    IndexPlace::Taken(Vec::new())
+                }
+                _ => IndexPlace::Footer(segment.file.clone(), sealed.trailer),
+            },
         };
         Some((segment.number(), place))
     }
@@ -157,7 +167,8 @@ impl<D: Disk> Inner<D> {
         let bytes: Option<SharedBytes> = if first.memory.is_some() {
             None
         } else {
-            Some(first.segment.read(&self.storage.disk, start, (end - start) as usize).await?)
+            let bytes = (end - start) as usize;
+            Some(first.segment.read_damaged(&self.storage.disk, start, bytes, &mut Vec::new()).await?)
         };
         let fetched = group.into_iter().filter_map(|mut run| {
             let slice = match (&bytes, run.memory.take()) {
@@ -175,34 +186,6 @@ impl<D: Disk> Inner<D> {
 }
 
 impl<D: Disk> State<D> {
-    /// The number of the segment in which to begin to look.
-    fn first_segment(&self, wanted: Wanted, after: LogIndex) -> Option<u64> {
-        let above = self.segments.partition_point(|segment| segment.end.index <= after);
-        let mut candidates = self.segments.range(above..);
-        let Wanted::Partition(partition, from) = wanted else {
-            return candidates.next().map(|segment| segment.number());
-        };
-        let mut first = None;
-        for segment in candidates.rev() {
-            let first_offset = match &segment.contents {
-                Contents::Unsealed(unsealed) => {
-                    unsealed.index.extents_from(partition, Offset(0)).first().map(|extent| extent.first_offset)
-                }
-                Contents::Sealed(sealed) => {
-                    let at = sealed.partitions.binary_search_by_key(&partition, |(key, _)| *key);
-                    at.ok().map(|at| sealed.partitions[at].1)
-                }
-            };
-            if let Some(first_offset) = first_offset {
-                first = Some(segment.number());
-                if first_offset <= from {
-                    break;
-                }
-            }
-        }
-        first
-    }
-
     /// Runs of one segment with indexes above `range.start` and up to `range.end`, until they are `bytes_max` together.
     fn runs_of(
         &self,
@@ -213,28 +196,42 @@ impl<D: Disk> State<D> {
         bytes_max: usize,
     ) -> Vec<Run<D>> {
         let mut bytes_left = bytes_max;
+        let freed = self.freed_of(segment.name.number);
+        let hash_before = |index_wanted: LogIndex| {
+            let flush = index.flushes_from(index_wanted).first().filter(|flush| flush.first_index == index_wanted);
+            flush.map(|flush| flush.previous_hash)
+        };
         let from_extent = |extent: &Extent| (extent.position, extent.bytes, extent.first_index, extent.last_index);
-        let from_flush = |flush: &FlushSpan| (flush.position, flush.bytes, flush.first_index, flush.last_index);
-        let is_above = |(_, _, _, last): &(u64, u32, LogIndex, LogIndex)| *last > range.start;
-        let fits = |(_, bytes, first, _): &(u64, u32, LogIndex, LogIndex)| {
+        // An extent that was freed in part is of a dead partition, or of dead offsets.
+        let is_left = |extent: &&Extent| freed.overlapping(extent.first_index, extent.last_index).is_none();
+        let is_above = |(_, _, _, last): &Piece| *last > range.start;
+        let fits = |(_, bytes, first, _): &Piece| {
             let fits = *first <= range.end && bytes_left > 0;
             bytes_left = bytes_left.saturating_sub(*bytes as usize);
             fits
         };
-        let run = |(position, bytes, first_index, last_index)| {
-            let memory = self.memory_of(segment.name.number, position, bytes);
-            Run { segment: segment.clone(), position, bytes, first_index, last_index, memory }
-        };
+        let run = |piece: Piece| Run { previous_hash: hash_before(piece.2), ..self.run(segment, piece) };
         match wanted {
             Wanted::Partition(partition, from) => {
-                let extents = index.extents_from(partition, from).iter().map(from_extent);
+                let extents = index.extents_from(partition, from).iter().filter(is_left).map(from_extent);
                 extents.filter(is_above).take_while(fits).map(run).collect()
             }
             Wanted::Everything => {
-                let flushes = index.flushes_from(range.start.next()).iter().map(from_flush);
+                let flushes = index.flushes_from(range.start.next()).iter().flat_map(|flush| freed.pieces(flush));
                 flushes.filter(is_above).take_while(fits).map(run).collect()
             }
         }
+    }
+
+    /// The run that an extent says.
+    pub fn run_of(&self, segment: &Rc<SegmentFile<D>>, extent: &Extent) -> Run<D> {
+        self.run(segment, (extent.position, extent.bytes, extent.first_index, extent.last_index))
+    }
+
+    /// The run of whole entries that a piece of a segment is.
+    pub fn run(&self, segment: &Rc<SegmentFile<D>>, (position, bytes, first_index, last_index): Piece) -> Run<D> {
+        let memory = self.memory_of(segment.name.number, position, bytes);
+        Run { segment: segment.clone(), position, bytes, first_index, last_index, previous_hash: None, memory }
     }
 
     fn memory_of(&self, segment: u64, position: u64, bytes: u32) -> Option<SharedSlice> {

@@ -4,15 +4,16 @@
 //! begins at or below the end cuts it, one that begins above leaves a hole. Only at the end is every hole either rot (some
 //! later flush knew it durable: reported) or the torn end (all above is dropped).
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use minikafka_core::limits::READ_BYTES_MAX;
-use minikafka_core::{Epoch, LogIndex, LogPoint, RunningHash};
+use minikafka_core::{Epoch, LogIndex, LogPoint, RangeKey, RunningHash};
 
 use super::RecoveryVisitor;
 use crate::disk::{BLOCK_BYTES, Disk};
 use crate::error::{Damage, DamageKind, LogError};
-use crate::flush::{self, FLUSH_HEADER_BYTES, FlushHeader};
+use crate::flush::{self, Chain, FLUSH_HEADER_BYTES, FlushHeader};
 use crate::footer::Trailer;
 use crate::segment::{Contents, LogSegment, SegmentFile};
 use crate::slice::SharedSlice;
@@ -40,6 +41,13 @@ pub(super) struct Scan<'a, D: Disk, V> {
     holes: Vec<Hole>,
     /// The last hole reaches to where the next flush begins.
     gap_open: bool,
+    /// Flushes do not stand in the order of their numbers: they are looked for first, and taken in that order.
+    is_disordered: bool,
+    range: RangeKey,
+    /// Where the flush behind the last one taken begins: what is missing is missing there.
+    next_place: Option<(usize, u64)>,
+    /// How much of `damage` was found before the scan.
+    damage_before: usize,
 }
 
 /// Entries that should be there and do not count.
@@ -58,7 +66,14 @@ struct Hole {
 
 impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
     /// A scan of `segments`, whose state begins with the sealed segment `base`.
-    pub fn new(disk: &'a D, visitor: &'a mut V, segments: Vec<LogSegment<D>>, base: Option<usize>) -> Self {
+    pub fn new(
+        disk: &'a D,
+        visitor: &'a mut V,
+        range: RangeKey,
+        segments: Vec<LogSegment<D>>,
+        base: Option<usize>,
+        damage: Vec<Damage>,
+    ) -> Self {
         let delivered = base.map_or(LogIndex(0), |base| segments[base].end.index);
         Self {
             disk,
@@ -73,15 +88,44 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
             restart: false,
             has_cut: false,
             torn_bytes: 0,
-            damage: Vec::new(),
+            damage_before: damage.len(),
+            damage,
             sealed_end: LogIndex(0),
             holes: Vec::new(),
             gap_open: false,
+            is_disordered: false,
+            next_place: None,
+            range,
         }
     }
 
     /// Takes every segment into account, then settles what the holes are.
     pub async fn run(&mut self) -> Result<(), LogError> {
+        self.take_all().await?;
+        if self.is_disordered {
+            self.begin_again();
+            self.take_all().await?;
+        }
+        self.settle_holes();
+        self.settle_borders();
+        Ok(())
+    }
+
+    /// Forgets what was found, to look again with less trust; the visitor must begin again, too.
+    fn begin_again(&mut self) {
+        tracing::error!(dir = ?self.segments.first().map(|segment| &segment.file.path), "flushes stand in the wrong order");
+        for segment in self.segments.iter_mut().filter(|segment| segment.unsealed().is_some()) {
+            *segment = LogSegment::empty(segment.file.clone(), LogPoint::START);
+        }
+        (self.end, self.last_flush_number, self.marker) = (LogPoint::START, 0, Epoch(0));
+        (self.covered, self.sealed_end, self.torn_bytes) = (LogIndex(0), LogIndex(0), 0);
+        (self.restart, self.has_cut, self.gap_open) = (true, true, false);
+        self.next_place = None;
+        self.holes.clear();
+        self.damage.truncate(self.damage_before);
+    }
+
+    async fn take_all(&mut self) -> Result<(), LogError> {
         for at in 0..self.segments.len() {
             match self.segments[at].sealed().map(|sealed| sealed.trailer) {
                 Some(trailer) => self.take_sealed(at, &trailer),
@@ -93,8 +137,6 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
                 self.report(Some(at), position, self.end.index.next(), self.end.index, DamageKind::Footer);
             }
         }
-        self.settle_holes();
-        self.settle_borders();
         Ok(())
     }
 
@@ -106,11 +148,15 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
             self.cut(trailer.start);
         } else if trailer.start.index > self.end.index {
             self.open_gap(Some(at), 0, trailer.start);
-        } else if trailer.start.hash != self.end.hash {
+        } else if trailer.start.hash == self.end.hash {
+            // What a file that was cut off may have held is known not to have been there.
+            self.holes.retain(|hole| hole.first_index <= trailer.start.index);
+        } else {
             self.report(Some(at), 0, trailer.start.index.next(), trailer.start.index, DamageKind::Hash);
         }
         self.cover(trailer.end.index);
         self.gap_open = false;
+        self.next_place = None;
         self.end = trailer.end;
         self.sealed_end = trailer.end.index;
         self.last_flush_number = self.last_flush_number.max(trailer.last_flush_number.0);
@@ -119,44 +165,138 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
 
     async fn scan_segment(&mut self, at: usize) -> Result<(), LogError> {
         let mut window = Window::new(self.segments[at].file.clone());
-        let mut position = 0;
-        while position + BLOCK_BYTES as u64 <= window.file_bytes {
-            let block = window.get(self.disk, position, BLOCK_BYTES).await?;
-            let generation = self.segments[at].file.name.generation;
-            let counting = FlushHeader::decode(&block).filter(|header| {
-                header.generation == generation
-                    && header.number.0 > self.last_flush_number
-                    && position + header.padded_bytes() as u64 <= window.file_bytes
-            });
-            let taken = match counting {
-                Some(header) => {
-                    let bytes = window.get(self.disk, position, header.padded_bytes()).await?;
-                    self.take_flush(at, position, &header, &bytes).await?
-                }
-                None => 0,
-            };
-            position += (taken as u64).max(BLOCK_BYTES as u64);
+        match self.is_disordered {
+            false => self.scan_in_place(at, &mut window).await?,
+            true => self.scan_in_order(at, &mut window).await?,
+        }
+        if self.is_truncated(at) {
+            let position = window.file_bytes;
+            self.report(Some(at), position, self.end.index.next(), self.end.index, DamageKind::Footer);
+            self.missing_at(at, position);
+        } else if self.segments[at].file.is_punched() {
+            // It was sealed, for only then is there a sidecar; what it ended with may be in its holes.
+            self.missing_at(at, window.file_bytes);
+            let unsealed = self.segments[at].unsealed_mut().expect("only those are scanned");
+            unsealed.write_position = unsealed.write_position.max(window.file_bytes);
         }
         Ok(())
     }
 
-    /// Takes a flush into account; the bytes it takes, or 0 when it does not count.
+    /// Takes flushes as they stand in the file, which is the order in which they were written.
+    async fn scan_in_place(&mut self, at: usize, window: &mut Window<D>) -> Result<(), LogError> {
+        let (mut position, mut expected) = (0, 0);
+        while position + BLOCK_BYTES as u64 <= window.file_bytes {
+            let mut step = BLOCK_BYTES as u64;
+            if let Some((header, bytes)) = self.flush_at(at, window, position).await? {
+                // Flushes are written front to back: one that is out of its place was put there by something else.
+                self.is_disordered |= header.number.0 <= self.last_flush_number;
+                let is_taken = self.take_flush(at, position, &header, &bytes, window).await?;
+                if is_taken {
+                    expected = position + header.padded_bytes() as u64;
+                    step = if flush::is_whole(&header, &bytes) { header.padded_bytes() as u64 } else { step };
+                }
+            } else if window.is_unreadable(position..position + step) {
+                if position == expected {
+                    // Whether a flush began here cannot be known, so what it held may have been acknowledged.
+                    self.missing_at(at, position);
+                }
+                let unsealed = self.segments[at].unsealed_mut().expect("flushes are scanned in unsealed segments");
+                if position == expected || unsealed.write_position > 0 {
+                    // A write would make the block readable, and the doubt forgotten; and a flush that ends before it
+                    // would cast doubt on what never was.
+                    unsealed.write_position = unsealed.write_position.max(position + step);
+                }
+            }
+            position += step;
+        }
+        Ok(())
+    }
+
+    /// Takes flushes in the order of their numbers, wherever they stand: for a file whose blocks changed places.
+    async fn scan_in_order(&mut self, at: usize, window: &mut Window<D>) -> Result<(), LogError> {
+        let mut found = Vec::new();
+        let mut position = 0;
+        while position + BLOCK_BYTES as u64 <= window.file_bytes {
+            let mut step = BLOCK_BYTES as u64;
+            if let Some((header, bytes)) = self.flush_at(at, window, position).await? {
+                found.push((header.number, position));
+                step = if flush::is_whole(&header, &bytes) { header.padded_bytes() as u64 } else { step };
+            }
+            position += step;
+        }
+        found.sort_unstable();
+        for (_, position) in found {
+            if let Some((header, bytes)) = self.flush_at(at, window, position).await? {
+                self.take_flush(at, position, &header, &bytes, window).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The flush of this file's generation that begins at `position`, if one does.
+    async fn flush_at(
+        &self,
+        at: usize,
+        window: &mut Window<D>,
+        position: u64,
+    ) -> Result<Option<(FlushHeader, SharedSlice)>, LogError> {
+        let block = window.get(self.disk, position, BLOCK_BYTES).await?;
+        let generation = self.segments[at].file.name.generation;
+        let header = FlushHeader::decode(&block).filter(|header| {
+            header.generation == generation && position + header.padded_bytes() as u64 <= window.file_bytes
+        });
+        let Some(header) = header else { return Ok(None) };
+        let bytes = window.get(self.disk, position, header.padded_bytes()).await?;
+        Ok(Some((header, bytes)))
+    }
+
+    /// Whether the file is shorter than its flushes say that it was.
+    fn is_truncated(&self, at: usize) -> bool {
+        let segment = &self.segments[at];
+        segment.unsealed().is_some_and(|unsealed| unsealed.file_bytes_min > segment.file.bytes)
+    }
+
+    /// Notes that what may have followed the end at this place cannot be known: rot, whatever comes later.
+    fn missing_at(&mut self, at: usize, position: u64) {
+        self.hole(Some(at), position, self.end.index.next(), DamageKind::Unreadable, self.end);
+        if let Some(hole) = self.holes.last_mut() {
+            hole.covered = true;
+        }
+        self.gap_open = true;
+    }
+
+    /// Takes a flush into account; false when it does not count.
     async fn take_flush(
         &mut self,
         at: usize,
         position: u64,
         header: &FlushHeader,
         bytes: &[u8],
-    ) -> Result<usize, LogError> {
+        window: &Window<D>,
+    ) -> Result<bool, LogError> {
         let previous = header.previous();
-        if previous.index < self.sealed_end {
-            self.report(Some(at), position, header.first_index, previous.index, DamageKind::Hash);
-            return Ok(0);
+        if header.number.0 <= self.last_flush_number {
+            return Ok(false);
         }
-        let known = self.hash_at(previous.index).await?;
+        if previous.index < self.sealed_end && !header.marker_only {
+            self.report(Some(at), position, header.first_index, previous.index, DamageKind::Hash);
+            return Ok(false);
+        }
         self.last_flush_number = header.number.0;
         self.marker = self.marker.max(header.marker);
-        self.cover(header.durable_index);
+        let unsealed = self.segments[at].unsealed_mut().expect("flushes are scanned in unsealed segments");
+        unsealed.write_position = unsealed.write_position.max(position + header.padded_bytes() as u64);
+        unsealed.last_flush_number = header.number;
+        unsealed.marker = unsealed.marker.max(header.marker);
+        // A file's size is durable with the first durable write to it.
+        if unsealed.index.start().is_some_and(|start| header.durable_index > start.index) {
+            unsealed.file_bytes_min = unsealed.file_bytes_min.max(header.file_bytes_min());
+        }
+        if header.marker_only {
+            self.cover(header.durable_index);
+            return Ok(true);
+        }
+        let known = self.hash_at(previous.index).await?;
         if known.is_some_and(|hash| hash != previous.hash) {
             self.replace(at, position, previous).await?;
         } else if previous.index < self.end.index
@@ -166,23 +306,28 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
         } else if previous.index > self.end.index {
             self.open_gap(Some(at), position, previous);
         }
+        // Also what is missing right before this flush, which may be the last one.
+        self.cover(header.durable_index);
         self.gap_open = false;
+        self.next_place = Some((at, position + header.padded_bytes() as u64));
+        let holes_before = self.holes.len();
         self.take_entries(at, position, header, bytes);
-        let unsealed = self.segments[at].unsealed_mut().expect("flushes are scanned in unsealed segments");
-        unsealed.write_position = position + header.padded_bytes() as u64;
-        unsealed.last_flush_number = header.number;
-        unsealed.marker = unsealed.marker.max(header.marker);
-        Ok(header.padded_bytes())
+        if window.is_unreadable(position..position + header.padded_bytes() as u64) {
+            // A torn write can be read; a block that cannot be is damage, and may have been acknowledged.
+            self.holes[holes_before..].iter_mut().for_each(|hole| hole.covered = true);
+        }
+        Ok(true)
     }
 
     fn take_entries(&mut self, at: usize, position: u64, header: &FlushHeader, bytes: &[u8]) {
         let run = &bytes[..header.length as usize];
         let mut from = FLUSH_HEADER_BYTES;
         let mut before_last = self.end;
+        let mut chain = Chain::behind(Some(self.end.hash));
         while from < run.len() {
             let index = self.end.index.next();
             let entry = match flush::entry_at(run, from) {
-                Ok(entry) if entry.header.index == index => entry,
+                Ok(entry) if entry.header.index == index && entry.header.range == self.range => entry,
                 _ => {
                     self.hole(Some(at), position + from as u64, index, DamageKind::Unreadable, self.end);
                     self.gap_open = true;
@@ -190,11 +335,8 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
                     return;
                 }
             };
-            let kind = if entry.header.hash_after(self.end.hash) != entry.header.running_hash {
-                Some(DamageKind::Hash)
-            } else {
-                entry.check_body(run).err()
-            };
+            let follows = chain.takes(&entry.header);
+            let kind = if follows { entry.check_body(run).err() } else { Some(DamageKind::Hash) };
             if let Some(kind) = kind {
                 self.hole(Some(at), position + from as u64, index, kind, self.end);
             }
@@ -266,6 +408,10 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
     fn open_gap(&mut self, segment: Option<usize>, position: u64, next: LogPoint) {
         if !self.gap_open {
             let first_index = self.end.index.next();
+            let (segment, position) = match self.next_place {
+                Some((segment, position)) => (Some(segment), position),
+                None => (segment, position),
+            };
             self.hole(segment, position, first_index, DamageKind::Unreadable, self.end);
         }
         if let Some(hole) = self.holes.last_mut() {
@@ -296,8 +442,12 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
     fn settle_holes(&mut self) {
         let holes = std::mem::take(&mut self.holes);
         let torn = holes.iter().filter(|hole| !hole.covered).min_by_key(|hole| hole.first_index).cloned();
-        let end = torn.as_ref().map_or(LogIndex(u64::MAX), |hole| hole.before.index);
-        for hole in holes.iter().filter(|hole| hole.covered && hole.first_index <= end) {
+        let end = torn.as_ref().map_or(LogIndex(u64::MAX - 1), |hole| hole.before.index);
+        let base_end = self.base.map_or(LogIndex(0), |base| self.segments[base].end.index);
+        for hole in holes.iter().filter(|hole| hole.covered && hole.first_index <= end.next()) {
+            if hole.before == LogPoint::START && hole.last_index <= base_end {
+                continue; // Retention took what stood there; the state comes from a later snapshot.
+            }
             let last_index = match hole.kind {
                 // The entries themselves are good.
                 DamageKind::Padding => hole.before.index,
@@ -363,7 +513,7 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
             };
             let start = span.position - FLUSH_HEADER_BYTES as u64;
             let bytes = (FLUSH_HEADER_BYTES + span.bytes as usize).next_multiple_of(BLOCK_BYTES);
-            let bytes = segment.file.read(self.disk, start, bytes).await?;
+            let bytes = segment.file.read_damaged(self.disk, start, bytes, &mut Vec::new()).await?;
             let run = &(*bytes).as_ref()[FLUSH_HEADER_BYTES..FLUSH_HEADER_BYTES + span.bytes as usize];
             let mut at = 0;
             while let Ok(entry) = flush::entry_at(run, at) {
@@ -383,12 +533,19 @@ struct Window<D: Disk> {
     file_bytes: u64,
     start: u64,
     bytes: Option<SharedSlice>,
+    /// Positions of blocks that could not be read.
+    unreadable: Vec<u64>,
 }
 
 impl<D: Disk> Window<D> {
     fn new(file: Rc<SegmentFile<D>>) -> Self {
         let file_bytes = file.bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-        Self { file, file_bytes, start: 0, bytes: None }
+        Self { file, file_bytes, start: 0, bytes: None, unreadable: Vec::new() }
+    }
+
+    /// Whether a block of these bytes, which were looked at, could not be read.
+    fn is_unreadable(&self, bytes: Range<u64>) -> bool {
+        self.unreadable.iter().any(|position| bytes.contains(position))
     }
 
     async fn get(&mut self, disk: &D, position: u64, bytes: usize) -> Result<SharedSlice, LogError> {
@@ -400,7 +557,7 @@ impl<D: Disk> Window<D> {
         }
         let rest = (self.file_bytes - position) as usize;
         let length = bytes.max(READ_BYTES_MAX as usize).min(rest);
-        let read = self.file.read(disk, position, length).await?;
+        let read = self.file.read_damaged(disk, position, length, &mut self.unreadable).await?;
         let window = SharedSlice::new(read, 0..length);
         self.start = position;
         self.bytes = Some(window.clone());
