@@ -1,16 +1,17 @@
-//! Shortening a log: from above (truncation), from below (retention), and altogether.
+//! Shortening a log: from above (truncation), and altogether.
 
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use minikafka_core::{Epoch, LogIndex, LogPoint};
+use minikafka_core::{Epoch, LogPoint};
 
 use super::RecoveryVisitor;
 use super::state::{Inner, State};
 use crate::disk::Disk;
-use crate::error::{DiskError, LogError, ReadError};
+use crate::error::{DiskError, DiskResult, LogError, ReadError};
+use crate::freed_runs;
 use crate::segment::SegmentFile;
 
 /// How often a file that is to be given away looks whether its last reader is gone.
@@ -36,6 +37,10 @@ impl<D: Disk> Inner<D> {
         point: LogPoint,
         visitor: &mut impl RecoveryVisitor,
     ) -> Result<(), LogError> {
+        let loss = self.state.borrow().loss.clone();
+        if let Some(loss) = loss {
+            return Err(LogError::Damaged(loss));
+        }
         self.settle().await?;
         self.check_point(point).await?;
         if self.state.borrow().end != point {
@@ -47,6 +52,7 @@ impl<D: Disk> Inner<D> {
                 self.give_back(file).await?;
             }
             self.refresh_last_entries().await?;
+            self.settle_cut_extents().await?;
             self.settle_last_entry();
         }
         self.replay_from_footer(visitor).await
@@ -92,29 +98,25 @@ impl<D: Disk> Inner<D> {
             Ok(_) => refuse("the log has another entry there"),
             Err(ReadError::Disk(error)) => Err(error.into()),
             Err(ReadError::Damaged(damage)) => Err(LogError::Damaged(damage)),
-            Err(ReadError::Dropped { .. }) => refuse("the log begins above it"),
+            Err(ReadError::Dropped { .. } | ReadError::Freed { .. }) => refuse("the log begins above it"),
         }
     }
 
-    /// Gives sealed segments that end below `index` back to the pool, oldest first, but for the newest sealed one.
-    pub async fn drop_segments_before(&self, index: LogIndex) -> Result<LogIndex, LogError> {
-        loop {
-            let dropped = self.state.borrow_mut().take_dropped(index);
-            match dropped {
-                Some(file) => self.give_back(file).await?,
-                None => return Ok(self.state.borrow().first_index()),
-            }
-        }
-    }
-
-    /// Gives a file to the pool once its last reader is gone.
+    /// Gives a file to the pool once its last reader is gone; one with holes is unlinked, and after it its sidecar: the
+    /// other way round, a crash between could leave holes that nothing explains.
     pub async fn give_back(&self, file: Rc<SegmentFile<D>>) -> Result<(), LogError> {
         while Rc::strong_count(&file) > 1 {
             self.storage.disk.sleep(READERS_POLL).await;
         }
-        let bytes = file.size(&self.storage.disk).await?;
+        let (disk, path) = (&self.storage.disk, &file.path);
+        let bytes = file.size(disk).await?;
         file.close().await?;
-        Ok(self.storage.pool.release(&file.path, bytes).await?)
+        if !file.is_punched() {
+            return Ok(self.storage.pool.release(path, bytes).await?);
+        }
+        disk.remove(path).await.on("remove", path)?;
+        disk.sync_dir(&self.dir).await.on("sync directory", &self.dir)?;
+        Ok(freed_runs::remove(disk, path).await?)
     }
 
     pub async fn persist_marker(self: &Rc<Self>, epoch: Epoch) -> Result<bool, LogError> {
@@ -137,7 +139,12 @@ impl<D: Disk> Inner<D> {
         {
             let mut state = self.state.borrow_mut();
             let is_idle = state.in_flight.is_empty() && state.open.is_none() && state.failure.is_none();
-            if !is_idle || state.stopped || state.covered >= state.durable || state.active().is_none() {
+            if !is_idle
+                || state.stopped
+                || state.loss.is_some()
+                || state.covered >= state.durable
+                || state.active().is_none()
+            {
                 return;
             }
             state.close_empty(self);
@@ -154,7 +161,7 @@ impl<D: Disk> Inner<D> {
         self.give_back(file).await
     }
 
-    pub async fn close(self: &Rc<Self>) -> Result<(), LogError> {
+    pub async fn close(self: &Rc<Self>, snapshot: Option<&dyn Fn() -> Vec<u8>>) -> Result<(), LogError> {
         let settled = self.settle().await;
         if settled.is_ok() {
             self.seal_tail();
@@ -163,14 +170,17 @@ impl<D: Disk> Inner<D> {
             Ok(()) => self.settle().await,
             failed => failed,
         };
+        self.stop_freeing().await;
         let (files, next) = {
             let mut state = self.state.borrow_mut();
-            state.stopped = true;
             let files: Vec<_> = state.segments.iter().map(|segment| segment.file.clone()).collect();
             (files, state.next.take())
         };
         if let Some(next) = next {
             self.give_back_prepared(next).await?;
+        }
+        if let (Ok(()), Some(snapshot)) = (&settled, snapshot) {
+            self.write_checkpoint(snapshot()).await?;
         }
         for file in files {
             file.close().await?;
@@ -184,7 +194,7 @@ impl<D: Disk> Inner<D> {
             Ok(()) | Err(LogError::Damaged(_)) => {}
             Err(error) => return Err(error),
         }
-        self.state.borrow_mut().stopped = true;
+        self.stop_freeing().await;
         let next = self.state.borrow_mut().next.take();
         if let Some(next) = next {
             self.give_back_prepared(next).await?;
@@ -233,13 +243,5 @@ impl<D: Disk> State<D> {
             !is_void
         });
         void
-    }
-
-    /// Takes the oldest segment out if it ends below `index` and a later one has a footer, where the state begins.
-    fn take_dropped(&mut self, index: LogIndex) -> Option<Rc<SegmentFile<D>>> {
-        let is_below = self.segments.front().is_some_and(|segment| segment.end.index < index);
-        let has_later_footer = self.segments.iter().skip(1).any(|segment| segment.sealed().is_some());
-        let dropped = if is_below && has_later_footer { self.segments.pop_front() } else { None };
-        dropped.map(|segment| segment.file)
     }
 }
