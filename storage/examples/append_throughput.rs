@@ -16,7 +16,7 @@ use minikafka_core::{
 };
 use minikafka_storage::disk::Durability;
 use minikafka_storage::disk::dma::{DmaDisk, choose_durability};
-use minikafka_storage::{Body, RangeLog, RecoveryVisitor, ShardStorage, StorageConfig};
+use minikafka_storage::{Body, Damage, RangeLog, RecoveryVisitor, ShardStorage, StorageConfig};
 
 /// A state of nothing.
 struct NoState;
@@ -24,9 +24,11 @@ struct NoState;
 impl RecoveryVisitor for NoState {
     fn snapshot(&mut self, _snapshot: Option<&[u8]>) {}
     fn entry(&mut self, _header: &EntryHeader, _body: &[u8]) {}
+    fn header(&mut self, _header: &EntryHeader) {}
     fn take_snapshot(&mut self) -> Vec<u8> {
         Vec::new()
     }
+    fn damaged(&mut self, _damage: &Damage) {}
 }
 
 fn main() {
@@ -116,7 +118,7 @@ async fn one_range(dir: &Path, durability: Durability, body_bytes: usize, durati
             append(log, 0, &body, &mut end);
             if end.index.0.is_multiple_of(256) {
                 log.set_committed(log.durable_index());
-                log.drop_segments_before(log.durable_index()).await.expect("drop");
+                log.free_space(&|_| None).await.expect("free space");
             }
         }
         log.durable_above(LogIndex(end.index.0 - 1)).await.expect("durable");

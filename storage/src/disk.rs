@@ -41,6 +41,9 @@ pub trait Disk: Clone + 'static {
     /// Memory of `bytes` (a multiple of [`BLOCK_BYTES`]), contents unspecified.
     fn allocate(&self, bytes: usize) -> Self::Buffer;
 
+    /// Memory that a buffer of `bytes` takes, which may be more.
+    fn allocation_bytes(bytes: usize) -> usize;
+
     /// Shortens a buffer to `bytes`, a multiple of [`BLOCK_BYTES`]; the memory stays allocated.
     fn trim(buffer: &mut Self::Buffer, bytes: usize);
 
@@ -85,6 +88,9 @@ pub trait DiskFile: Clone + 'static {
 
     /// Reads exactly `bytes` at `position`; fails with `UnexpectedEof` beyond the end of the file.
     fn read_at(&self, position: u64, bytes: usize) -> impl Future<Output = io::Result<SharedBytes>>;
+
+    /// Makes the file `bytes` long, with space allocated to all of it; `StorageFull` when there is none, and nothing changed.
+    fn grow(&self, bytes: u64) -> impl Future<Output = io::Result<()>>;
 
     /// Writes the whole buffer at `position`, growing the file when it ends beyond it; done means durable, with all that
     /// is needed to read it back. After an error nothing is known about these bytes.

@@ -13,7 +13,7 @@
 //! use std::{path::Path, rc::Rc};
 //! use minikafka_core::{LogIndex, RangeId, RangeKey, RingId, ShardId, entry::EntryHeader};
 //! use minikafka_storage::disk::{Durability, sim::{SimDisk, SimExecutor}};
-//! use minikafka_storage::{RangeLog, RecoveryVisitor, ShardStorage, StorageConfig};
+//! use minikafka_storage::{Damage, RangeLog, RecoveryVisitor, ShardStorage, StorageConfig};
 //!
 //! struct Count(u64);
 //!
@@ -24,9 +24,13 @@
 //!     fn entry(&mut self, _header: &EntryHeader, _body: &[u8]) {
 //!         self.0 += 1;
 //!     }
+//!     fn header(&mut self, _header: &EntryHeader) {
+//!         self.0 += 1;
+//!     }
 //!     fn take_snapshot(&mut self) -> Vec<u8> {
 //!         self.0.to_le_bytes().to_vec()
 //!     }
+//!     fn damaged(&mut self, _damage: &Damage) {}
 //! }
 //!
 //! let executor = SimExecutor::new(1);
@@ -46,7 +50,10 @@ pub mod disk;
 pub mod error;
 pub mod flush;
 pub mod footer;
+pub mod freed_runs;
 mod index;
+pub mod inspect;
+mod partition_filter;
 pub mod promise_file;
 pub mod range_log;
 mod recent;
@@ -60,10 +67,15 @@ mod testing;
 #[cfg(test)]
 mod vectors;
 pub mod wait;
+mod zero_ahead;
 
 pub use error::{AppendError, Damage, DamageKind, DiskError, LogError, ReadError};
+pub use freed_runs::FreedRun;
 pub use promise_file::{Promise, PromiseFile};
-pub use range_log::{Appended, Body, BodyBuffer, Opened, RangeLog, Reader, RecoveryReport, RecoveryVisitor};
+pub use range_log::{
+    Appended, Body, BodyBuffer, Freed, LogUsage, Opened, RangeLog, Reader, RecoveryReport, RecoveryVisitor,
+    RetentionPolicy,
+};
 pub use shard_storage::{ShardStorage, StorageConfig};
 pub use slice::SharedSlice;
 pub use store::Store;

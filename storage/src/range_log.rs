@@ -22,15 +22,22 @@ use crate::shard_storage::ShardStorage;
 use crate::slice::SharedSlice;
 
 mod append;
+mod checkpoint;
+mod cut;
+mod freeing;
+mod locate;
 mod read;
 mod recovery;
+mod retain;
 mod roll;
 mod runs;
 mod scan;
 mod state;
 mod truncate;
 
+pub use freeing::{Freed, LogUsage};
 pub use read::Reader;
+pub use retain::RetentionPolicy;
 use state::Inner;
 
 /// Rebuilds the range's state while a log is recovered or truncated.
@@ -45,10 +52,11 @@ pub trait RecoveryVisitor {
     /// The state as of the last entry, for the footer of a segment that was rolled but not sealed.
     fn take_snapshot(&mut self) -> Vec<u8>;
 
-    /// Entries that had been durable and cannot be read; the next entry comes from behind them.
-    fn damaged(&mut self, damage: &Damage) {
-        let _ = damage;
-    }
+    /// The next entry, a batch whose header is verified and whose body is damaged.
+    fn header(&mut self, header: &EntryHeader);
+
+    /// Entries that had been durable and of which nothing is known; the next entry comes from behind them.
+    fn damaged(&mut self, damage: &Damage);
 }
 
 /// What recovery found.
@@ -68,8 +76,12 @@ pub struct RecoveryReport {
     pub has_file: bool,
     /// Bytes of flushes dropped as a torn end.
     pub torn_bytes: u64,
-    /// Rot. When not empty, the log serves reads and refuses appends.
+    /// A clean stop had left a checkpoint, so nothing was scanned.
+    pub from_checkpoint: bool,
+    /// Rot. Everything else is served.
     pub damage: Vec<Damage>,
+    /// The first of it without which the state is not known: then the log takes no entries.
+    pub loss: Option<Damage>,
 }
 
 /// An open log and what its recovery found.
@@ -138,6 +150,11 @@ impl<D: Disk> RangeLog<D> {
         self.inner.state.borrow().must_roll(entry_bytes)
     }
 
+    /// Whether the segment after the current one finds no space: a roll would leave nowhere to write to for the time being.
+    pub fn next_waits_for_space(&self) -> bool {
+        self.inner.state.borrow().next.as_ref().is_some_and(|next| next.waits_for_space())
+    }
+
     /// Ends the current segment; `snapshot` is the range's state as of [`RangeLog::end`]. Never waits: the next segment
     /// was prepared ahead.
     pub fn roll(&self, snapshot: Vec<u8>) {
@@ -197,7 +214,24 @@ impl<D: Disk> RangeLog<D> {
         *self.inner.listener.borrow_mut() = Some(Rc::new(listener));
     }
 
-    /// Why this log takes nothing more, if so.
+    /// The damage for which this log takes no entries, only markers: its state misses what was lost.
+    pub fn loss(&self) -> Option<Damage> {
+        self.inner.state.borrow().loss.clone()
+    }
+
+    /// The first offset at `from` or above that can be read of a partition above index `after`, up to which a read met
+    /// damage; `None`: there is none up to index `up_to`.
+    pub async fn readable_behind(
+        &self,
+        after: LogIndex,
+        partition: PartitionKey,
+        from: Offset,
+        up_to: LogIndex,
+    ) -> Result<Option<Offset>, ReadError> {
+        self.inner.readable_behind(after, partition, from, up_to).await
+    }
+
+    /// The durable write that failed, for which nothing more becomes durable here.
     pub fn failed(&self) -> Option<LogError> {
         self.inner.state.borrow().failure.clone()
     }
@@ -205,6 +239,11 @@ impl<D: Disk> RangeLog<D> {
     /// Rot found so far, by recovery and by reads.
     pub fn damage(&self) -> Vec<Damage> {
         self.inner.state.borrow().damage.clone()
+    }
+
+    /// Grows with every segment that the log begins or prepares.
+    pub fn segment_number(&self) -> u64 {
+        self.inner.state.borrow().last_segment_number
     }
 
     /// Whether the log has a file (a marker then lives in it).
@@ -254,10 +293,36 @@ impl<D: Disk> RangeLog<D> {
         self.inner.point_at(index).await
     }
 
-    /// Gives the files of sealed segments that end below `index` back to the pool, but for the newest sealed one. The
-    /// log starts that allow it must be durable already. Returns the first index that is left.
-    pub async fn drop_segments_before(&self, index: LogIndex) -> Result<LogIndex, LogError> {
-        self.inner.drop_segments_before(index).await
+    /// First offset that `partition` should keep: everything below was appended before `policy.delete_before`, or lies beyond
+    /// the newest `policy.bytes_max` bytes (entries as stored). Never below `log_start`, never above `up_to` (the
+    /// committed end offset). Whole index extents and flushes are counted, so it may keep a little more than asked,
+    /// never less. `None`: nothing to delete.
+    pub async fn retention_start(
+        &self,
+        partition: PartitionKey,
+        log_start: Offset,
+        up_to: Offset,
+        policy: RetentionPolicy,
+    ) -> Result<Option<Offset>, ReadError> {
+        self.inner.retention_start(partition, log_start, up_to, policy).await
+    }
+
+    /// Gives back the space of what is dead: `log_start_of(partition)` is the first live offset, `None` for a partition that
+    /// is not (or no longer) open here. The log starts and deletions that say so must be committed and durable, and
+    /// never go back. Dead sealed segments at the log's beginning go back to the pool, but for the newest sealed one;
+    /// dead runs of [`FREED_RUN_BYTES_MIN`](minikafka_core::limits::FREED_RUN_BYTES_MIN) and more in other sealed
+    /// segments are punched, control entries among them (every later snapshot has their effect). Cheap when nothing died
+    /// since the last call; does nothing while another call is running, or the log is truncated.
+    ///
+    /// # Errors
+    /// What the disk refused, after which a later call tries again; or why the log failed: a damaged log frees nothing.
+    pub async fn free_space(&self, log_start_of: &dyn Fn(PartitionKey) -> Option<Offset>) -> Result<Freed, LogError> {
+        self.inner.free_space(log_start_of).await
+    }
+
+    /// What the log takes, without asking the disk.
+    pub fn usage(&self) -> LogUsage {
+        self.inner.state.borrow().usage()
     }
 
     /// Makes `point` the end, durably, and replays the state from the last footer. Waits for flushes in flight; nothing may be
@@ -281,9 +346,15 @@ impl<D: Disk> RangeLog<D> {
         self.inner.seal_tail();
     }
 
-    /// Waits for what is in flight, closes the last flush, closes the files.
+    /// Waits for what is in flight, closes the last flush, closes the files. The next opening scans what has no footer.
     pub async fn close(&self) -> Result<(), LogError> {
-        self.inner.close().await
+        self.inner.close(None).await
+    }
+
+    /// The same, and leaves what the next opening needs instead of a scan; `snapshot` gives the range's state as of the
+    /// end once nothing is in flight any more.
+    pub async fn close_with_checkpoint(&self, snapshot: impl Fn() -> Vec<u8>) -> Result<(), LogError> {
+        self.inner.close(Some(&snapshot)).await
     }
 
     /// Removes everything this log has, giving its files to the pool: for a range that moved away.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use minikafka_core::ShardId;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::error::{DiskError, DiskResult};
 use crate::shard_storage::StorageConfig;
 
@@ -26,6 +26,16 @@ pub struct SegmentPool<D: Disk> {
     /// Names by size class.
     free: RefCell<BTreeMap<u64, Vec<PathBuf>>>,
     bytes: Cell<u64>,
+    taken: Cell<PoolCounts>,
+}
+
+/// Files given out since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// Files that were in use before.
+    pub recycled: u64,
+    /// Files made because none of the size was there.
+    pub created: u64,
 }
 
 impl<D: Disk> SegmentPool<D> {
@@ -48,9 +58,13 @@ impl<D: Disk> SegmentPool<D> {
             class_bytes_max: config.segment_bytes_max,
             free: RefCell::default(),
             bytes: Cell::new(0),
+            taken: Cell::default(),
             disk,
         };
         pool.adopt(&pool.dir).await?;
+        // After a kill, a file seen here may not be here durably: were it back in its log after a power loss, what was dropped
+        // behind it since would be missing between.
+        pool.disk.sync_dir(&pool.dir).await.on("sync directory", &pool.dir)?;
         for name in pool.disk.list(&root).await.on("list", &root)? {
             let other = name.parse::<u16>().unwrap_or(shard.0);
             if other >= shards && other % shards.max(1) == shard.0 {
@@ -65,25 +79,69 @@ impl<D: Disk> SegmentPool<D> {
         self.bytes.get()
     }
 
+    /// How many files were given out, and how many of them new.
+    pub fn taken(&self) -> PoolCounts {
+        self.taken.get()
+    }
+
     /// Gives `target` a file of `bytes`: a recycled one, old bytes and all, or a new one. Its name is durable.
-    pub(crate) async fn take(&self, target: &Path, bytes: u64) -> Result<D::File, DiskError> {
+    /// Says as well whether the file is new, hence nothing was ever written to it.
+    pub(crate) async fn take(&self, target: &Path, bytes: u64) -> Result<(D::File, bool), DiskError> {
         let dir = target.parent().unwrap_or(target);
         self.disk.create_dir(dir).await.on("create directory", dir)?;
         let recycled = self.free.borrow_mut().get_mut(&bytes).and_then(Vec::pop);
+        let is_new = recycled.is_none();
         let file = match recycled {
             Some(path) => {
                 self.bytes.set(self.bytes.get() - bytes);
                 self.disk.rename(&path, target).await.on("rename", &path)?;
                 self.disk.sync_dir(&self.dir).await.on("sync directory", &self.dir)?;
-                self.disk.open(target).await.on("open", target)?
+                let file = self.disk.open(target).await.on("open", target)?;
+                if file.size().await.on("ask for the size of", target)? < bytes {
+                    // It was prepared and never written to when a crash took its size.
+                    file.grow(bytes).await.on("grow", target)?;
+                }
+                self.taken.set(PoolCounts { recycled: self.taken.get().recycled + 1, ..self.taken.get() });
+                file
             }
             None => {
                 self.check_reserve(target, bytes).await?;
-                self.disk.create(target, bytes).await.on("create", target)?
+                let file = self.disk.create(target, bytes).await.on("create", target)?;
+                self.taken.set(PoolCounts { created: self.taken.get().created + 1, ..self.taken.get() });
+                file
             }
         };
         self.disk.sync_dir(dir).await.on("sync directory", dir)?;
-        Ok(file)
+        Ok((file, is_new))
+    }
+
+    /// Files of the smallest size that wait here.
+    pub(crate) fn smallest_free(&self) -> usize {
+        self.free.borrow().get(&self.class_bytes_min).map_or(0, Vec::len)
+    }
+
+    /// Where the files are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A new file of the smallest size that counts once [`SegmentPool::add_spare`] was told; `None`: there is no room for it.
+    pub(crate) async fn create_spare(&self) -> Result<Option<(D::File, PathBuf)>, DiskError> {
+        let bytes = self.class_bytes_min;
+        let path = self.dir.join(free_name(bytes, self.disk.random_u64()));
+        match self.check_reserve(&path, bytes).await {
+            _ if self.bytes.get() + bytes > self.bytes_max => return Ok(None),
+            Err(error) if error.is_no_space() => return Ok(None),
+            checked => checked?,
+        }
+        let file = self.disk.create(&path, bytes).await.on("create", &path)?;
+        Ok(Some((file, path)))
+    }
+
+    /// Offers a file of [`SegmentPool::create_spare`], which is closed. Its name may be lost by a crash, which loses nothing.
+    pub(crate) fn add_spare(&self, path: PathBuf) {
+        self.bytes.set(self.bytes.get() + self.class_bytes_min);
+        self.free.borrow_mut().entry(self.class_bytes_min).or_default().push(path);
     }
 
     /// Takes a file back that nothing refers to any more; unlinks it when it is of no size class or there are enough.
@@ -132,7 +190,7 @@ fn free_name(bytes: u64, random: u64) -> String {
     format!("{:02}-{random:016x}.free", bytes.ilog2())
 }
 
-fn parse_free_name(name: &str) -> Option<u64> {
+pub(crate) fn parse_free_name(name: &str) -> Option<u64> {
     let (class, _) = name.strip_suffix(".free")?.split_once('-')?;
     1u64.checked_shl(class.parse().ok()?)
 }

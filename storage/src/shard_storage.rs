@@ -22,12 +22,18 @@ pub struct StorageConfig {
     pub flush_bytes_max: usize,
     /// Flushes in flight, all logs of the shard together.
     pub flush_in_flight_bytes_max: u64,
+    /// What the smallest flush takes of them.
+    pub flush_charge_bytes_min: u64,
     /// Appended and not yet durable, per log.
     pub undurable_bytes_max: u64,
     /// Recently written flushes kept in memory for readers, all logs of the shard together.
     pub recent_bytes_max: u64,
     /// Footers of sealed segments kept in memory, all logs of the shard together.
     pub footer_bytes_max: u64,
+    /// Dead bytes that are worth a hole in a sealed segment; a few blocks at least.
+    pub freed_run_bytes_min: u64,
+    /// How long a segment of which more and more dies is left alone; 0: holes are punched at the first look.
+    pub punch_patience_ms: i64,
     /// Segment files kept for recycling.
     pub pool_bytes_max: u64,
     /// Space on the file system that no new segment may take.
@@ -38,12 +44,15 @@ impl Default for StorageConfig {
     fn default() -> Self {
         Self {
             segment_bytes_min: limits::SEGMENT_BYTES_MIN,
-            segment_bytes_max: limits::SEGMENT_BYTES_MAX,
+            segment_bytes_max: limits::SEGMENT_BYTES_DEFAULT,
             flush_bytes_max: limits::FLUSH_BYTES_MAX as usize,
             flush_in_flight_bytes_max: limits::FLUSH_IN_FLIGHT_BYTES_MAX.into(),
+            flush_charge_bytes_min: limits::FLUSH_CHARGE_BYTES_MIN,
             undurable_bytes_max: limits::UNDURABLE_BYTES_MAX.into(),
             recent_bytes_max: limits::RECENT_BYTES_DEFAULT,
             footer_bytes_max: limits::FOOTER_CACHE_BYTES_DEFAULT,
+            freed_run_bytes_min: limits::FREED_RUN_BYTES_MIN,
+            punch_patience_ms: limits::PUNCH_PATIENCE_MS,
             pool_bytes_max: limits::SEGMENT_POOL_BYTES_DEFAULT,
             reserve_bytes: limits::DISK_RESERVE_BYTES_DEFAULT,
         }

@@ -92,6 +92,16 @@ fn encode(store_id: StoreId, cluster_id: ClusterId) -> Vec<u8> {
 }
 
 fn decode(path: &Path, bytes: &[u8], cluster_id: ClusterId) -> Result<StoreId, LogError> {
+    let (store_id, found) = identity(path, bytes)?;
+    if found != cluster_id {
+        let reason = format!("this data belongs to cluster {:016x}, not to {:016x}", found.0, cluster_id.0);
+        return Err(LogError::Format { path: path.to_owned(), reason });
+    }
+    Ok(store_id)
+}
+
+/// What a store file says.
+pub(crate) fn identity(path: &Path, bytes: &[u8]) -> Result<(StoreId, ClusterId), LogError> {
     let refuse = |reason: String| Err(LogError::Format { path: path.to_owned(), reason });
     if bytes.len() != BLOCK_BYTES || Fields(bytes).u32(0) != STORE_MAGIC {
         return refuse("not a store file; is this a MiniKafka data directory?".to_owned());
@@ -108,11 +118,7 @@ fn decode(path: &Path, bytes: &[u8], cluster_id: ClusterId) -> Result<StoreId, L
             fields.u16(8)
         ));
     }
-    let found = ClusterId(fields.u64(24));
-    if found != cluster_id {
-        return refuse(format!("this data belongs to cluster {:016x}, not to {:016x}", found.0, cluster_id.0));
-    }
-    Ok(StoreId(fields.u64(16)))
+    Ok((StoreId(fields.u64(16)), ClusterId(fields.u64(24))))
 }
 
 #[cfg(test)]

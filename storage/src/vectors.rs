@@ -11,11 +11,13 @@ use serde_json::{Value, json};
 
 use crate::flush::FlushHeader;
 use crate::footer::Trailer;
+use crate::freed_runs::{self, FreedBytes, FreedRun, FreedRuns};
 use crate::promise_file::{self, Promise};
 
 const ABOUT: &str = "\
-    Disk formats (docs/DATA_FILE.md sections 3, 5 and 6). `fields` are what `bytes` say; a trailer is \
-    zero behind its first 144 bytes, up to 4,096. Every single flipped bit of `bytes` is refused.";
+    Disk formats (docs/DATA_FILE.md sections 3, 5, 6 and 9). `fields` are what `bytes` say; a trailer is \
+    zero behind its first 144 bytes, up to 4,096, a list of freed runs behind its rows. Every single flipped bit of \
+    `bytes` is refused.";
 
 const FLUSH: FlushHeader = FlushHeader {
     generation: Generation(0x1122_3344_5566_7788),
@@ -25,13 +27,15 @@ const FLUSH: FlushHeader = FlushHeader {
     durable_index: LogIndex(11),
     previous_hash: RunningHash(0x0102_0304_0506_0708),
     marker: Epoch(3),
+    marker_only: false,
+    size_class: 23,
 };
 
 const TRAILER: Trailer = Trailer {
     generation: FLUSH.generation,
     body_crc: 0xdead_beef,
     footer_position: 1 << 20,
-    footer_bytes: 24 + 2 * 24 + 3 * 32 + 100,
+    footer_bytes: 32 + 2 * 28 + 3 * 32 + 100,
     start: LogPoint { index: LogIndex(11), hash: FLUSH.previous_hash },
     end: LogPoint { index: LogIndex(99), hash: RunningHash(0x1020_3040_5060_7080) },
     last_flush_number: FlushNumber(9),
@@ -53,6 +57,23 @@ fn promises() -> Vec<Promise> {
     ]
 }
 
+fn freed() -> FreedRuns {
+    let run = |first_index, last_index, hash_before, hash_after| FreedRun {
+        first_index: LogIndex(first_index),
+        last_index: LogIndex(last_index),
+        hash_before: RunningHash(hash_before),
+        hash_after: RunningHash(hash_after),
+    };
+    FreedRuns::new(vec![
+        FreedBytes { run: run(12, 30, FLUSH.previous_hash.0, 0x77), position: 0, bytes: 70_000 },
+        FreedBytes { run: run(41, 44, 0x78, 0x79), position: 131_072, bytes: 1 << 17 },
+    ])
+}
+
+fn sidecar() -> Vec<u8> {
+    freed_runs::encode(FLUSH.generation, &freed())
+}
+
 fn promise_slot() -> Vec<u8> {
     let table: BTreeMap<_, _> = promises().into_iter().map(|promise| (promise.range, promise)).collect();
     promise_file::encode_slot(&table, 2, 4096)[..32 + 2 * 24].to_vec()
@@ -61,7 +82,8 @@ fn promise_slot() -> Vec<u8> {
 fn generated() -> Value {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let flush = json!({"generation": FLUSH.generation.0, "number": 7, "length": 320, "first_index": 12,
-        "durable_index": 11, "previous_hash": FLUSH.previous_hash.0, "marker": 3});
+        "durable_index": 11, "previous_hash": FLUSH.previous_hash.0, "marker": 3,
+        "marker_only": false, "size_class": 23});
     let trailer = json!({"generation": FLUSH.generation.0, "body_crc": TRAILER.body_crc, "footer_position": 1 << 20,
         "footer_bytes": TRAILER.footer_bytes, "first_index": 12, "last_index": 99,
         "hash_before": TRAILER.start.hash.0, "hash_after": TRAILER.end.hash.0, "last_flush_number": 9, "marker": 3,
@@ -72,10 +94,17 @@ fn generated() -> Value {
             "marker": promise.marker.0, "has_log": promise.has_log})
     };
     let slot = json!({"sequence": 2, "promises": promises().iter().map(promise).collect::<Vec<_>>()});
+    let freed_run = |freed: &FreedBytes| {
+        json!({"first_index": freed.run.first_index.0, "last_index": freed.run.last_index.0, "position": freed.position,
+            "bytes": freed.bytes, "hash_before": freed.run.hash_before.0, "hash_after": freed.run.hash_after.0})
+    };
+    let freed_runs =
+        json!({"generation": FLUSH.generation.0, "runs": freed().iter().map(freed_run).collect::<Vec<_>>()});
     json!({
         "about": ABOUT,
         "flush_header": {"fields": flush, "bytes": hex(&FLUSH.encode())},
         "segment_trailer": {"fields": trailer, "bytes": hex(&TRAILER.encode()[..144])},
+        "freed_runs": {"fields": freed_runs, "bytes": hex(&sidecar()[..32 + 2 * 48])},
         "promise_slot": {"fields": slot, "bytes": hex(&promise_slot())},
     })
 }
@@ -92,6 +121,8 @@ fn vectors_are_what_is_written_and_read() {
 
     assert_eq!(FlushHeader::decode(&FLUSH.encode()), Some(FLUSH));
     assert_eq!(Trailer::decode(&TRAILER.encode(), TRAILER.generation), Some(TRAILER));
+    let found = freed_runs::decode(&sidecar(), FLUSH.generation).expect("just written");
+    assert!(found.iter().eq(freed().iter()));
     let (sequence, table) = promise_file::decode_slot(&promise_slot()).expect("just written");
     assert_eq!((sequence, table.into_values().collect::<Vec<_>>()), (2, promises()));
 }
@@ -106,6 +137,11 @@ fn every_flipped_bit_is_refused() {
     let slot = promise_slot();
     for bit in 0..slot.len() * 8 {
         assert!(promise_file::decode_slot(&flipped(&slot, bit)).is_none(), "promise slot, bit {bit}");
+    }
+    let sidecar = sidecar();
+    for bit in 0..sidecar.len() * 8 {
+        let found = freed_runs::decode(&flipped(&sidecar, bit), FLUSH.generation);
+        assert!(found.is_none(), "freed runs, bit {bit}");
     }
     let trailer = TRAILER.encode();
     for bit in 0..trailer.len() * 8 {

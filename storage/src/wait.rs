@@ -4,10 +4,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+
+/// Runs futures concurrently within this task and returns their results in order. Polls only those that were woken: glommio
+/// keeps a waker for every poll of an I/O future, in a count of 16 bits, which polling hundreds of them at each other's
+/// wake overflows.
+pub use futures_util::future::join_all;
 
 /// Wakes all who wait for a condition to look again.
 #[derive(Default)]
@@ -151,26 +155,6 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.budget.give_back(self.bytes);
     }
-}
-
-/// Runs futures concurrently within this task and returns their results in order.
-pub async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<Pin<Box<F>>> = futures.into_iter().map(Box::pin).collect();
-    let mut results: Vec<Option<F::Output>> = running.iter().map(|_| None).collect();
-    poll_fn(|context| {
-        let mut pending = false;
-        for (future, result) in running.iter_mut().zip(&mut results) {
-            if result.is_none() {
-                match future.as_mut().poll(context) {
-                    Poll::Ready(value) => *result = Some(value),
-                    Poll::Pending => pending = true,
-                }
-            }
-        }
-        if pending { Poll::Pending } else { Poll::Ready(()) }
-    })
-    .await;
-    results.into_iter().flatten().collect()
 }
 
 /// A gate that lets one through at a time, first come first served, while a condition holds.

@@ -6,7 +6,8 @@
 //! breaking the code by hand. Each of these made tests here fail: flushes of any generation count; a truncation does not
 //! wait for its flush; completions out of order count as durable; recovery does not sync; a file from the pool is used
 //! before its name is durable; every void segment is released; footers are written before their entries are committed;
-//! bodies are not verified by the scan; the newest sealed segment is dropped. (That flush numbers must grow is a second
+//! bodies are not verified by the scan; the newest sealed segment is dropped; the removal of a checkpoint is not synced;
+//! a checkpoint is written before the last flush is closed. (That flush numbers must grow is a second
 //! line behind the generation: taking it out alone is not noticed.)
 
 mod history;
@@ -17,17 +18,20 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use history::*;
-use minikafka_core::{Epoch, LogIndex, LogPoint, RangeId, RangeKey};
+use minikafka_core::entry::EntryKind;
+use minikafka_core::{Epoch, LogIndex, LogPoint, Offset, RangeId, RangeKey};
 use minikafka_storage::disk::Durability;
 use minikafka_storage::disk::sim::{Faults, SimDisk, SimExecutor};
 use minikafka_storage::{AppendError, Opened, RangeLog, Reader, ShardStorage};
 
 /// What was promised to the outside at a moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Fact {
     moment: usize,
     durable: LogPoint,
     marker: Epoch,
+    /// What lies below may be gone, and nothing else.
+    log_starts: LogStarts,
 }
 
 /// One history: a log under random use, and what it promised.
@@ -37,12 +41,14 @@ struct History {
     facts: Rc<RefCell<Vec<Fact>>>,
     marker: Epoch,
     committed: LogPoint,
+    log_starts: LogStarts,
 }
 
 impl History {
     /// Notes what is promised from now on.
     fn note(&self, durable: LogPoint) {
-        self.facts.borrow_mut().push(Fact { moment: self.disk.moment(), durable, marker: self.marker });
+        let log_starts = self.log_starts.clone();
+        self.facts.borrow_mut().push(Fact { moment: self.disk.moment(), durable, marker: self.marker, log_starts });
     }
 
     fn note_durable(&self, log: &RangeLog<SimDisk>) {
@@ -55,23 +61,60 @@ impl History {
         self.writer.random.below(bound)
     }
 
-    async fn run(&mut self, log: &RangeLog<SimDisk>, steps: u64) {
+    /// Uses the log, stopping cleanly and opening it again now and then; returns it as it is then.
+    async fn run(
+        &mut self,
+        storage: &Rc<ShardStorage<SimDisk>>,
+        mut log: RangeLog<SimDisk>,
+        steps: u64,
+    ) -> RangeLog<SimDisk> {
         for _ in 0..steps {
-            match self.draw(100) {
-                0..55 => self.append(log).await,
-                55..65 if log.end().index > log.durable_index() => {
-                    drop(log.durable_above(LogIndex(log.end().index.0 - 1)).await);
-                }
-                55..75 => self.pause().await,
-                75..79 => log.roll(minikafka_storage::RecoveryVisitor::take_snapshot(&mut self.writer.state)),
-                79..83 => self.mark(log).await,
-                83..88 => self.truncate(log).await,
-                88..94 => self.commit(log),
-                94..96 => self.drop_segments(log).await,
-                96..98 => log.seal_tail(),
-                _ => self.read(log).await,
+            if self.draw(50) == 0 {
+                log = self.stop_and_start(storage, log).await;
             }
-            self.note_durable(log);
+            self.step(&log).await;
+            self.note_durable(&log);
+        }
+        log
+    }
+
+    async fn stop_and_start(
+        &mut self,
+        storage: &Rc<ShardStorage<SimDisk>>,
+        log: RangeLog<SimDisk>,
+    ) -> RangeLog<SimDisk> {
+        self.stop(&log).await;
+        let had_file = log.has_file();
+        let mut state = RangeState::default();
+        let Opened { log, report } = open(storage, &mut state).await;
+        assert_eq!((report.from_checkpoint, report.damage), (had_file, vec![]), "a clean stop makes scans unnecessary");
+        assert_eq!((report.end, &state), (self.writer.state.end, &self.writer.state), "nothing changes by it");
+        assert!(report.marker >= self.marker && report.has_file == had_file);
+        log.set_committed(self.committed.index);
+        log
+    }
+
+    async fn stop(&mut self, log: &RangeLog<SimDisk>) {
+        let mut state = self.writer.state.clone();
+        let snapshot = minikafka_storage::RecoveryVisitor::take_snapshot(&mut state);
+        log.close_with_checkpoint(|| snapshot.clone()).await.expect("close");
+        self.note_durable(log);
+    }
+
+    async fn step(&mut self, log: &RangeLog<SimDisk>) {
+        match self.draw(100) {
+            0..55 => self.append(log).await,
+            55..65 if log.end().index > log.durable_index() => {
+                drop(log.durable_above(LogIndex(log.end().index.0 - 1)).await);
+            }
+            55..75 => self.pause().await,
+            75..79 => log.roll(minikafka_storage::RecoveryVisitor::take_snapshot(&mut self.writer.state)),
+            79..83 => self.mark(log).await,
+            83..88 => self.truncate(log).await,
+            88..94 => self.commit(log),
+            94..97 => self.free_space(log).await,
+            97 => log.seal_tail(),
+            _ => self.read(log).await,
         }
     }
 
@@ -86,8 +129,12 @@ impl History {
         let whole = bytes > 60_000 || self.writer.random.one_in(10);
         for _ in 0..1 + self.draw(4) {
             log.append_space().await.expect("space");
-            match self.writer.append(log, partition, bytes as u32, whole) {
-                Ok(_) | Err(AppendError::Backlog(_)) => {}
+            let appended = match self.draw(12) {
+                0 => self.writer.append_control(log, partition),
+                _ => self.writer.append(log, partition, bytes as u32, whole).map(drop),
+            };
+            match appended {
+                Ok(()) | Err(AppendError::Backlog(_)) => {}
                 Err(error) => panic!("append: {error}"),
             }
         }
@@ -140,18 +187,30 @@ impl History {
         assert_eq!((log.end(), log.durable_index()), (point, point.index));
     }
 
-    async fn drop_segments(&mut self, log: &RangeLog<SimDisk>) {
-        let below = LogIndex(self.draw(self.committed.index.0 + 2));
-        let before = log.first_index();
-        let first = log.drop_segments_before(below).await.expect("drop segments");
-        assert_eq!(first, log.first_index());
-        assert!(first >= before && first <= below.max(before), "what is not below stays");
+    /// Lets a random log start be committed for some partitions, and frees what is below.
+    async fn free_space(&mut self, log: &RangeLog<SimDisk>) {
+        let index = LogIndex(self.draw(self.committed.index.0 + 1));
+        let path = self.writer.book.borrow().path_to(self.committed);
+        for point in path.iter().filter(|point| point.index <= index) {
+            let header = self.writer.book.borrow().at(*point).expect("written").header;
+            let is_behind = header.partition.0 == 2 && !index.0.is_multiple_of(3);
+            if header.kind == EntryKind::Batch && !is_behind {
+                let start = self.log_starts.entry(header.partition.0).or_default();
+                *start = (*start).max(header.next_offset().0);
+            }
+        }
+        // Nothing is freed before the log starts are durable: from here on, what is below may be gone.
+        self.note_durable(log);
+        let starts = self.log_starts.clone();
+        log.free_space(&|key| Some(Offset(starts.get(&key.partition.0).copied().unwrap_or(0))))
+            .await
+            .expect("free space");
     }
 
     async fn read(&mut self, log: &RangeLog<SimDisk>) {
         let book = self.writer.book.borrow().clone();
-        check_by_index(log, &book, "while running").await;
-        check_by_partition(log, &book, 40_000, "while running").await;
+        check_live_by_index(log, &book, &self.log_starts, "while running").await;
+        check_live_by_partition(log, &book, 40_000, &self.log_starts, "while running").await;
     }
 }
 
@@ -182,6 +241,7 @@ fn history(seed: u64, faults: Faults) -> (SimDisk, Rc<RefCell<Book>>, Vec<Fact>)
         facts: facts.clone(),
         marker: Epoch(0),
         committed: LogPoint::START,
+        log_starts: LogStarts::new(),
     };
     let book = history.writer.book.clone();
     let used = disk.clone();
@@ -189,11 +249,13 @@ fn history(seed: u64, faults: Faults) -> (SimDisk, Rc<RefCell<Book>>, Vec<Fact>)
         let storage = storage(&used, &sim_dir(), small_config()).await;
         use_pool(&storage, seed).await;
         let Opened { log, .. } = open(&storage, &mut RangeState::default()).await;
-        history.run(&log, 120).await;
-        if history.draw(2) == 0 {
-            log.close().await.expect("close");
-            history.note_durable(&log);
+        let log = history.run(&storage, log, 120).await;
+        match history.draw(3) {
+            0 => log.close().await.expect("close"),
+            1 => history.stop(&log).await,
+            _ => {}
         }
+        history.note_durable(&log);
     });
     executor.abandon();
     let facts = facts.borrow().clone();
@@ -203,7 +265,7 @@ fn history(seed: u64, faults: Faults) -> (SimDisk, Rc<RefCell<Book>>, Vec<Fact>)
 /// Recovers what a crash left and checks every invariant.
 fn check_crash(disk: SimDisk, moment: usize, book: &Book, facts: &[Fact], context: &str) {
     let promised = facts.iter().rev().find(|fact| fact.moment <= moment);
-    let (durable, marker) = promised.map_or((LogPoint::START, Epoch(0)), |fact| (fact.durable, fact.marker));
+    let Fact { durable, marker, log_starts, .. } = promised.cloned().unwrap_or_default();
     let book = book.clone();
     let context = context.to_owned();
     let executor = disk.executor().clone();
@@ -227,15 +289,23 @@ fn check_crash(disk: SimDisk, moment: usize, book: &Book, facts: &[Fact], contex
         assert!(log.marker() >= marker, "{context}: marker {marker} is lost, {} is there", log.marker());
         assert_eq!(state, book.state_at(end), "{context}: the state is rebuilt");
         assert_eq!(report.last_epoch, book.at(end).map_or(Epoch(0), |written| written.header.epoch), "{context}");
-        check_by_index(&log, &book, &context).await;
-        check_by_partition(&log, &book, 50_000, &context).await;
-        go_on(&disk, log, state, book, &context).await;
+        check_live_by_index(&log, &book, &log_starts, &context).await;
+        check_live_by_partition(&log, &book, 50_000, &log_starts, &context).await;
+        check_no_leak(&storage, &log, &context).await;
+        go_on(&disk, log, state, book, &log_starts, &context).await;
     });
     executor.abandon();
 }
 
 /// Recovers once more, appends, closes, recovers: nothing changes but what was appended.
-async fn go_on(disk: &SimDisk, log: RangeLog<SimDisk>, state: RangeState, book: Book, context: &str) {
+async fn go_on(
+    disk: &SimDisk,
+    log: RangeLog<SimDisk>,
+    state: RangeState,
+    book: Book,
+    log_starts: &LogStarts,
+    context: &str,
+) {
     let end = log.end();
     drop(log);
     // Tasks of the first log may still run; the second one works on what a kill of the process left.
@@ -253,13 +323,16 @@ async fn go_on(disk: &SimDisk, log: RangeLog<SimDisk>, state: RangeState, book: 
     let last = writer.state.end;
     log.durable_above(LogIndex(last.index.0 - 1)).await.expect("durable after recovery");
     log.set_committed(last.index);
+    log.free_space(&|key| Some(Offset(log_start(log_starts, key.partition.0)))).await.expect("free space");
     log.close().await.expect("close after recovery");
     let third = storage(disk, &sim_dir(), small_config()).await;
     let mut state = RangeState::default();
     let Opened { log, report } = open(&third, &mut state).await;
     assert_eq!((report.damage, log.end(), &state), (vec![], last, &writer.state), "{context}: the log went on");
     let book = writer.book.borrow().clone();
-    check_by_index(&log, &book, context).await;
+    check_live_by_index(&log, &book, log_starts, context).await;
+    check_live_by_partition(&log, &book, 50_000, log_starts, context).await;
+    check_no_leak(&third, &log, context).await;
 }
 
 /// Whether a history with its crashes passes; prints what replays it when it does not.
@@ -337,7 +410,7 @@ fn a_crash_during_recovery_changes_nothing() {
 #[test]
 fn what_recovery_calls_durable_survives_a_power_loss() {
     for seed in 0..28 {
-        let (disk, book, _) = history(seed + 1300, Faults::default());
+        let (disk, book, facts) = history(seed + 1300, Faults::default());
         let book = book.borrow().clone();
         let executor = SimExecutor::new(seed);
         let at = disk.moment() * (seed as usize + 2) / 30;
@@ -354,7 +427,8 @@ fn what_recovery_calls_durable_survives_a_power_loss() {
             let executor = SimExecutor::new(seed + 1);
             let image = killed.crash_at(moment, crash, &executor);
             // The moments of the second disk count from its own start: nothing of the book is void by then but long ago.
-            let fact = Fact { moment, durable, marker };
+            let log_starts = facts.iter().rev().find(|fact| fact.moment <= at).map(|fact| fact.log_starts.clone());
+            let fact = Fact { moment, durable, marker, log_starts: log_starts.unwrap_or_default() };
             let context = format!("seed {}, killed, then crash {crash}", seed + 1300);
             check_crash(image, moment, &without_void(&book, durable), &[fact], &context);
         }
@@ -409,7 +483,7 @@ fn a_failed_write_stops_the_log_and_what_was_durable_stays() {
             assert!(log.failed().is_some() && log.durable_above(durable).await.is_err());
             assert!(log.persist_marker(Epoch(9)).await.is_err());
             let mut reader = Reader::default();
-            let read = log.read_partition(key(0), minikafka_core::Offset(0), durable, 1000, &mut reader).await;
+            let read = log.read_partition(key(0), Offset(0), durable, 1000, &mut reader).await;
             assert_eq!(entries(&read.expect("reads go on")).len(), 1);
             (durable, writer.book.borrow().clone())
         });
@@ -420,7 +494,7 @@ fn a_failed_write_stops_the_log_and_what_was_durable_stays() {
                 .next_back()
                 .map_or(LogPoint::START, |last| LogPoint { index: last.header.index, hash: last.header.running_hash }),
         );
-        let fact = Fact { moment: 0, durable: path[durable.0 as usize - 1], marker: Epoch(0) };
+        let fact = Fact { durable: path[durable.0 as usize - 1], ..Fact::default() };
         let after = SimExecutor::new(seed + 1);
         check_crash(disk.crash_at(disk.moment(), seed, &after), disk.moment(), &book, &[fact], &format!("seed {seed}"));
     }
@@ -456,5 +530,45 @@ fn a_full_disk_refuses_and_recovers_by_itself() {
         log.durable_above(LogIndex(end.0 - 1)).await.expect("what waited becomes durable");
         let book = writer.book.borrow().clone();
         check_by_index(&log, &book, "after the disk was full").await;
+    });
+}
+
+/// Cause: markers, empty flushes and footers may need more room than their segment's size. Effect: on a full disk such a
+/// write failed, and the log with it. Fix: space is asked for first, and waited for.
+#[test]
+fn a_segment_that_cannot_grow_waits_for_space() {
+    let executor = SimExecutor::new(4);
+    let disk = SimDisk::new(&executor, Durability::Dsync);
+    let used = disk.clone();
+    executor.run(async move {
+        let shard = storage(&used, &sim_dir(), small_config()).await;
+        let Opened { log, .. } = open(&shard, &mut RangeState::default()).await;
+        let mut writer = Writer::new(4);
+        writer.append(&log, 0, 30, false).expect("append");
+        log.durable_above(LogIndex(0)).await.expect("durable");
+        let segment: u64 = used.paths().iter().map(|path| used.contents(path).len() as u64).sum();
+        used.set_capacity(segment);
+        let marked = Rc::new(RefCell::new(Epoch(0)));
+        let (marking, told) = (log.clone(), marked.clone());
+        used.executor().clone().spawn(async move {
+            for epoch in (1..40).map(Epoch) {
+                marking.persist_marker(epoch).await.expect("a full disk is no failure");
+                *told.borrow_mut() = epoch;
+            }
+        });
+        used.executor().clone().sleep(Duration::from_secs(3)).await;
+        let reached = *marked.borrow();
+        assert!(reached > Epoch(3) && reached < Epoch(39), "it waits where the segment ends: {reached}");
+        assert!(matches!(log.check_append(), Err(AppendError::NoSpace)), "what comes now is refused, retriably");
+        assert!(log.failed().is_none());
+        used.set_capacity(u64::MAX);
+        used.executor().clone().sleep(Duration::from_secs(3)).await;
+        assert_eq!(*marked.borrow(), Epoch(39), "it goes on by itself");
+        writer.append(&log, 0, 30, false).expect("append");
+        log.durable_above(LogIndex(1)).await.expect("durable");
+        drop(log);
+        let again = storage(&used, &sim_dir(), small_config()).await;
+        let Opened { log, report } = open(&again, &mut RangeState::default()).await;
+        assert_eq!((log.marker(), log.end(), report.damage), (Epoch(39), writer.state.end, vec![]));
     });
 }

@@ -90,6 +90,11 @@ impl Disk for DmaDisk {
         self.scratch.alloc_dma_buffer(bytes)
     }
 
+    fn allocation_bytes(bytes: usize) -> usize {
+        // glommio's pool is a buddy allocator.
+        bytes.next_power_of_two()
+    }
+
     fn trim(buffer: &mut DmaBuffer, bytes: usize) {
         assert!(bytes.is_multiple_of(BLOCK_BYTES), "buffers are whole blocks, not {bytes} bytes");
         buffer.trim_to_size(bytes);
@@ -200,6 +205,12 @@ impl DiskFile for DmaDiskFile {
             all.extend_from_slice(&more);
         }
         Ok(Rc::new(all))
+    }
+
+    async fn grow(&self, bytes: u64) -> io::Result<()> {
+        self.file.pre_allocate(bytes, false).await?;
+        self.size.set(self.size.get().max(bytes));
+        Ok(())
     }
 
     async fn write_durable(&self, buffer: Rc<DmaBuffer>, position: u64) -> io::Result<()> {

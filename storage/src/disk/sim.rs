@@ -150,6 +150,27 @@ impl SimDisk {
         }
     }
 
+    /// Replaces bytes of a file, durably.
+    pub fn overwrite(&self, path: &Path, position: u64, bytes: &[u8]) {
+        if let Some(file) = self.lookup(path) {
+            self.record(Event::Overwrite(file, position, bytes.into()));
+        }
+    }
+
+    /// Cuts a file off, durably.
+    pub fn truncate(&self, path: &Path, bytes: u64) {
+        if let Some(file) = self.lookup(path) {
+            self.record(Event::Truncate(file, bytes));
+        }
+    }
+
+    /// Makes the block at `position` unreadable (EIO) until it is written again.
+    pub fn spoil(&self, path: &Path, position: u64) {
+        if let Some(file) = self.lookup(path) {
+            self.record(Event::Spoil(file, position));
+        }
+    }
+
     /// All file names, sorted.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.state.now.borrow().names().cloned().collect()
@@ -221,6 +242,10 @@ impl Disk for SimDisk {
         assert!(bytes > 0 && bytes.is_multiple_of(BLOCK_BYTES), "buffers are whole blocks, not {bytes} bytes");
         // Not zeroed on a real disk: whoever relies on zeros shall see it here.
         vec![0xa5; bytes]
+    }
+
+    fn allocation_bytes(bytes: usize) -> usize {
+        bytes
     }
 
     fn trim(buffer: &mut Vec<u8>, bytes: usize) {
@@ -331,7 +356,20 @@ impl DiskFile for SimFile {
         if position + bytes as u64 > medium.file_bytes(self.file) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        if medium.is_spoiled(self.file, position, bytes) {
+            return Err(input_output_error());
+        }
         Ok(Rc::new(medium.read(self.file, position, bytes)))
+    }
+
+    async fn grow(&self, bytes: u64) -> io::Result<()> {
+        self.disk.take_time().await;
+        let more = bytes.saturating_sub(self.disk.state.now.borrow().file_bytes(self.file));
+        if !self.disk.has_space_for(more) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        self.disk.record(Event::Grow(self.file, bytes));
+        Ok(())
     }
 
     async fn write_durable(&self, buffer: Rc<Vec<u8>>, position: u64) -> io::Result<()> {

@@ -8,22 +8,22 @@ use std::rc::Rc;
 use minikafka_core::entry::{ENTRY_HEADER_BYTES, EntryHeader};
 use minikafka_core::{FlushNumber, LogIndex, LogPoint};
 
-use super::state::{Inner, RecentFlush, State};
+use super::state::{Inner, RecentFlush, SPACE_RETRY, State};
 use super::{Appended, Body, BodyBuffer};
-use crate::disk::{BLOCK_BYTES, Disk, DiskFile, SharedBytes};
-use crate::error::{AppendError, DiskResult};
+use crate::disk::{BLOCK_BYTES, Disk, SharedBytes};
+use crate::error::{AppendError, LogError};
 use crate::flush::{FIRST_BODY_AT, FLUSH_HEADER_BYTES, FlushHeader};
 use crate::segment::SegmentFile;
 use crate::slice::SharedSlice;
 
-/// A flush buffer begins with this much and doubles as needed.
-const OPEN_FLUSH_BYTES: usize = 16 << 10;
 /// The flush being filled; its place in the active segment is settled.
 pub(super) struct OpenFlush<D: Disk> {
     buffer: D::Buffer,
     used: usize,
     /// End of the log before it.
     previous: LogPoint,
+    /// Others are in flight, so it gathers entries until they are done.
+    waits: bool,
 }
 
 /// A flush that is complete in memory and not yet handed to the disk.
@@ -32,6 +32,12 @@ pub(super) struct ClosedFlush<D: Disk> {
     segment: Rc<SegmentFile<D>>,
     position: u64,
     buffer: Rc<D::Buffer>,
+}
+
+impl<D: Disk> ClosedFlush<D> {
+    fn padded_bytes(&self) -> u64 {
+        (*self.buffer).as_ref().len() as u64
+    }
 }
 
 /// A flush on its way.
@@ -109,15 +115,32 @@ impl<D: Disk> Inner<D> {
 
     /// The task of one flush.
     pub async fn write_flush(self: Rc<Self>, flush: ClosedFlush<D>) {
-        let result = async {
-            let file = flush.segment.file(&self.storage.disk).await?;
-            let _permit = self.storage.flush_budget.take((*flush.buffer).as_ref().len() as u64).await;
-            file.write_durable(flush.buffer, flush.position).await.on("write", &flush.segment.path)
-        };
-        match result.await {
-            Ok(()) => self.flush_done(flush.number),
-            Err(error) => self.fail(error.into()),
+        let disk = &self.storage.disk;
+        loop {
+            let result = async {
+                flush.segment.file(disk).await?;
+                let charge = flush.padded_bytes().max(self.storage.config.flush_charge_bytes_min);
+                let _permit = self.storage.flush_budget.take(charge).await;
+                flush.segment.write_durable(disk, flush.buffer.clone(), flush.position).await
+            };
+            match result.await {
+                Ok(()) => break,
+                Err(error) if error.is_ungrown() => {
+                    if self.state.borrow().stopped {
+                        return; // The log was closed meanwhile; nobody was told of this flush.
+                    }
+                    tracing::warn!(%error, "no space for a flush beyond its segment's size; trying again");
+                    flush.segment.set_waits_for_space(true);
+                    self.changed.notify_all();
+                    disk.sleep(SPACE_RETRY).await;
+                }
+                Err(error) => return self.fail(error.into()),
+            }
         }
+        if flush.segment.waits_for_space() {
+            flush.segment.set_waits_for_space(false);
+        }
+        self.flush_done(flush.number);
     }
 
     fn flush_done(self: &Rc<Self>, number: u64) {
@@ -179,6 +202,9 @@ impl<D: Disk> State<D> {
         if let Some(failure) = &self.failure {
             return Err(AppendError::Failed(failure.clone()));
         }
+        if let Some(loss) = &self.loss {
+            return Err(AppendError::Failed(LogError::Damaged(loss.clone())));
+        }
         if self.active().is_some_and(|active| active.file.waits_for_space()) {
             return Err(AppendError::NoSpace);
         }
@@ -196,7 +222,12 @@ impl<D: Disk> State<D> {
             self.close_open(log);
         }
         let disk = &log.storage.disk;
-        let mut open = self.open.take().unwrap_or_else(|| OpenFlush::new(disk, self.end, entry_bytes));
+        let mut open = self.open.take().unwrap_or_else(|| {
+            // What is written at once takes one entry, what waits gathers about as much as the last time.
+            let waits = !self.in_flight.is_empty();
+            let expected = if waits { self.gathered_bytes.min(flush_bytes_max) } else { 0 };
+            OpenFlush { waits, ..OpenFlush::new(disk, self.end, entry_bytes.max(expected)) }
+        });
         open.reserve(disk, entry_bytes, flush_bytes_max);
         let at = open.used;
         let entry = &mut open.buffer.as_mut()[at..at + entry_bytes];
@@ -220,7 +251,7 @@ impl<D: Disk> State<D> {
         self.index_entry(header, FLUSH_HEADER_BYTES);
         let used = FLUSH_HEADER_BYTES + header.entry_bytes();
         let previous = self.end;
-        let bytes: SharedBytes = self.close(log, OpenFlush { buffer, used, previous }, header.index);
+        let bytes: SharedBytes = self.close(log, OpenFlush { buffer, used, previous, waits: false }, header.index);
         SharedSlice::new(bytes, FLUSH_HEADER_BYTES..used)
     }
 
@@ -237,6 +268,9 @@ impl<D: Disk> State<D> {
     /// Closes the flush being filled.
     pub fn close_open(&mut self, log: &Inner<D>) {
         let open = self.open.take().expect("there is a flush to close");
+        if open.waits {
+            self.gathered_bytes = open.used;
+        }
         self.close(log, open, self.end.index);
     }
 
@@ -252,9 +286,9 @@ impl<D: Disk> State<D> {
 
     /// Fills in the flush header and hands the flush over for writing.
     fn close(&mut self, log: &Inner<D>, open: OpenFlush<D>, last_index: LogIndex) -> Rc<D::Buffer> {
-        let OpenFlush { mut buffer, used, previous } = open;
+        let OpenFlush { mut buffer, used, previous, .. } = open;
         let padded = used.next_multiple_of(BLOCK_BYTES);
-        let allocated = buffer.as_ref().len();
+        let allocated = D::allocation_bytes(buffer.as_ref().len());
         self.last_flush_number += 1;
         let (number, marker, durable_index) = (self.last_flush_number, self.marker, self.durable);
         let active = self.active_mut().expect("flushes go into the active segment");
@@ -272,6 +306,8 @@ impl<D: Disk> State<D> {
             durable_index,
             previous_hash: previous.hash,
             marker,
+            marker_only: self.loss.is_some(),
+            size_class: file.bytes.max(1).ilog2() as u8,
         };
         buffer.as_mut()[..FLUSH_HEADER_BYTES].copy_from_slice(&header.encode());
         buffer.as_mut()[used..padded].fill(0);
@@ -323,10 +359,10 @@ impl<D: Disk> State<D> {
 }
 
 impl<D: Disk> OpenFlush<D> {
+    /// Room for so many bytes of entries.
     fn new(disk: &D, previous: LogPoint, entry_bytes: usize) -> Self {
-        let bytes = if entry_bytes == 0 { BLOCK_BYTES } else { OPEN_FLUSH_BYTES };
-        let needed = (FLUSH_HEADER_BYTES + entry_bytes).next_multiple_of(BLOCK_BYTES);
-        Self { buffer: disk.allocate(bytes.max(needed)), used: FLUSH_HEADER_BYTES, previous }
+        let bytes = D::allocation_bytes((FLUSH_HEADER_BYTES + entry_bytes).next_multiple_of(BLOCK_BYTES));
+        Self { buffer: disk.allocate(bytes), used: FLUSH_HEADER_BYTES, previous, waits: false }
     }
 
     /// Bytes the flush takes on disk so far.
@@ -362,6 +398,11 @@ impl<D: Disk> BodyBuffer<D> {
         Self { buffer, body_bytes }
     }
 
+    /// Memory that a buffer for a body of `body_bytes` takes.
+    pub fn memory_bytes(body_bytes: u32) -> u64 {
+        D::allocation_bytes((FIRST_BODY_AT + body_bytes as usize).next_multiple_of(BLOCK_BYTES)) as u64
+    }
+
     /// The body.
     pub fn body(&self) -> &[u8] {
         &self.buffer.as_ref()[FIRST_BODY_AT..FIRST_BODY_AT + self.body_bytes]
@@ -370,10 +411,5 @@ impl<D: Disk> BodyBuffer<D> {
     /// The body, to be received into.
     pub fn body_mut(&mut self) -> &mut [u8] {
         &mut self.buffer.as_mut()[FIRST_BODY_AT..FIRST_BODY_AT + self.body_bytes]
-    }
-
-    /// Memory this buffer takes.
-    pub fn allocated_bytes(&self) -> usize {
-        self.buffer.as_ref().len()
     }
 }

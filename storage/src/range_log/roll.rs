@@ -12,7 +12,7 @@ use std::rc::Rc;
 use minikafka_core::checksum;
 use minikafka_core::limits::SNAPSHOT_BYTES_MAX;
 
-use super::state::{Inner, State};
+use super::state::{Inner, SPACE_RETRY, State};
 use crate::LogError;
 use crate::disk::{BLOCK_BYTES, Disk, DiskFile};
 use crate::error::DiskResult;
@@ -39,7 +39,7 @@ impl<D: Disk> State<D> {
             return false;
         }
         let index = &unsealed.index;
-        let rows = index.extent_count() * 48 + index.flushes().len() * 32 + INDEX_ROW_BYTES;
+        let rows = index.extent_count() * 60 + index.flushes().len() * 32 + INDEX_ROW_BYTES;
         let footer = (rows + self.snapshot_bytes + self.snapshot_bytes / 4).next_multiple_of(BLOCK_BYTES);
         let entry = (FLUSH_HEADER_BYTES + entry_bytes).next_multiple_of(BLOCK_BYTES);
         let room = EMPTY_FLUSH_ROOM_BYTES.min(active.file.bytes / 16);
@@ -109,10 +109,10 @@ impl<D: Disk> State<D> {
 }
 
 /// A footer about to be written.
-struct PreparedFooter<D: Disk> {
+pub(super) struct PreparedFooter<D: Disk> {
     file: Rc<SegmentFile<D>>,
-    trailer: Trailer,
-    body: Vec<u8>,
+    pub trailer: Trailer,
+    pub body: Vec<u8>,
 }
 
 impl<D: Disk> Inner<D> {
@@ -120,7 +120,7 @@ impl<D: Disk> Inner<D> {
     pub fn seal_next(self: &Rc<Self>) {
         let prepared = {
             let mut state = self.state.borrow_mut();
-            if state.sealing || state.stopped || state.failure.is_some() {
+            if state.sealing || state.stopped || state.failure.is_some() || state.loss.is_some() {
                 return;
             }
             let Some(at) = state.sealable() else { return };
@@ -139,6 +139,12 @@ impl<D: Disk> Inner<D> {
                 self.seal_next();
                 self.notify();
             }
+            Err(LogError::Disk(error)) if error.is_ungrown() => {
+                tracing::warn!(%error, "no space for a footer beyond its segment's size; trying again");
+                self.notify();
+                self.storage.disk.sleep(SPACE_RETRY).await;
+                self.seal_next();
+            }
             Err(error) => self.fail(error),
         }
     }
@@ -151,6 +157,9 @@ impl<D: Disk> Inner<D> {
         let trailer = footer.trailer.encode();
         let end = footer.trailer.footer_position + footer.trailer.padded_body_bytes();
         let file_bytes = size.max(footer.file.bytes).max(end + BLOCK_BYTES as u64);
+        if file_bytes > size {
+            file.grow(file_bytes).await.on("grow", path)?;
+        }
         let chunk_bytes = self.storage.config.flush_bytes_max.next_multiple_of(BLOCK_BYTES);
         let body_chunks = footer.body.chunks(chunk_bytes).enumerate();
         let body_chunks =
@@ -160,7 +169,7 @@ impl<D: Disk> Inner<D> {
             let mut buffer = disk.allocate(chunk.len());
             buffer.as_mut().copy_from_slice(chunk);
             let _permit = self.storage.flush_budget.take(chunk.len() as u64).await;
-            file.write_durable(Rc::new(buffer), position).await.on("write", path)?;
+            footer.file.write_durable(disk, Rc::new(buffer), position).await?;
         }
         Ok(())
     }
@@ -169,19 +178,20 @@ impl<D: Disk> Inner<D> {
         let mut state = self.state.borrow_mut();
         let number = footer.file.name.number;
         if let Some(segment) = state.segments.iter_mut().find(|segment| segment.number() == number) {
-            let partitions = footer::decode_partitions(&footer.trailer, &footer.body);
-            let sealed = SealedSegment { trailer: footer.trailer, partitions };
+            let sealed = SealedSegment::new(footer.trailer, &footer.body);
             let before = std::mem::replace(&mut segment.contents, Contents::Sealed(Box::new(sealed)));
-            if let Contents::Unsealed(unsealed) = before {
+            if let Contents::Unsealed(mut unsealed) = before {
+                unsealed.index.shrink();
                 self.storage.footers.insert(footer.file.name.generation, Rc::new(unsealed.index));
             }
         }
     }
 }
 
-fn prepare_footer<D: Disk>(segment: &LogSegment<D>) -> PreparedFooter<D> {
+/// The footer of a segment with a snapshot, as it is now.
+pub(super) fn prepare_footer<D: Disk>(segment: &LogSegment<D>) -> PreparedFooter<D> {
     let unsealed = segment.unsealed().expect("a footer is prepared for an unsealed segment");
-    let snapshot = unsealed.snapshot.as_deref().expect("a rolled segment has a snapshot");
+    let snapshot = unsealed.snapshot.as_deref().expect("a footer needs a snapshot");
     let body = footer::encode_body(&unsealed.index, segment.start, snapshot);
     let (extents, flushes) = (unsealed.index.extent_count(), unsealed.index.flushes().len());
     let partitions = unsealed.index.partitions().count();

@@ -1,22 +1,27 @@
 //! What an open log knows. No method here waits, so the state is never borrowed across an await.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use minikafka_core::{Epoch, Generation, LogIndex, LogPoint, RangeKey, Timestamp};
+use minikafka_core::{Epoch, Generation, LogIndex, LogPoint, PartitionKey, RangeKey, Timestamp};
 
 use super::append::{ClosedFlush, FlushInFlight, OpenFlush};
+use super::freeing::DeadTo;
 use crate::disk::{Disk, SharedBytes};
-use crate::error::{Damage, LogError};
+use crate::error::{Damage, DamageKind, DiskResult, LogError};
+use crate::freed_runs::{FreedRun, FreedRuns};
 use crate::recent::RecentSlot;
 use crate::segment::{LogSegment, SegmentFile, SegmentName};
 use crate::shard_storage::ShardStorage;
 use crate::wait::{FifoGate, Notify};
 
 /// How long a segment that found no space waits before it tries again.
-const SPACE_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+pub(super) const SPACE_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Damage remembered and logged per range: a disk that dies must not fill memory and logs, too.
+const DAMAGE_MAX: usize = 10_000;
 
 /// A log's shared innards: its tasks hold them, too.
 pub(super) struct Inner<D: Disk> {
@@ -43,6 +48,8 @@ pub(super) struct State<D: Disk> {
     pub marker: Epoch,
     /// The flush being filled.
     pub open: Option<OpenFlush<D>>,
+    /// What the last flush that had to wait came to: room for as much is made for the next one.
+    pub gathered_bytes: usize,
     /// Closed flushes that no task has taken yet.
     pub to_start: Vec<ClosedFlush<D>>,
     /// Segments whose files no task prepares yet.
@@ -60,12 +67,18 @@ pub(super) struct State<D: Disk> {
     pub recent: VecDeque<RecentFlush>,
     /// A footer is being written.
     pub sealing: bool,
+    /// Space is being freed.
+    pub freeing: bool,
+    /// How far each partition that sealed segments have is dead, as far as that was looked at.
+    pub dead: BTreeMap<PartitionKey, DeadTo>,
     /// No appends: a truncation is under way, or the log is closed.
     pub stopped: bool,
     pub failure: Option<LogError>,
     pub damage: Vec<Damage>,
-    /// From the first to the last entry that recovery could not find: they are in no index.
-    pub lost: Option<Damage>,
+    /// Entries that recovery could not find: they are in no index.
+    pub lost: Vec<Damage>,
+    /// The first of them without which the range's state is not known: nothing is appended, truncated or sealed.
+    pub loss: Option<Damage>,
 }
 
 /// A flush that may still be in memory.
@@ -88,6 +101,7 @@ impl<D: Disk> State<D> {
             last_timestamp: Timestamp(0),
             marker: Epoch(0),
             open: None,
+            gathered_bytes: 0,
             to_start: Vec::new(),
             to_prepare: Vec::new(),
             in_flight: VecDeque::new(),
@@ -100,10 +114,13 @@ impl<D: Disk> State<D> {
             snapshot_bytes: 0,
             recent: VecDeque::new(),
             sealing: false,
+            freeing: false,
+            dead: BTreeMap::new(),
             stopped: false,
             failure: None,
             damage: Vec::new(),
-            lost: None,
+            lost: Vec::new(),
+            loss: None,
         }
     }
 
@@ -128,6 +145,31 @@ impl<D: Disk> State<D> {
         sealed.map_or(LogPoint::START, |segment| segment.end)
     }
 
+    /// The segment with this number.
+    pub fn segment(&self, number: u64) -> Option<&LogSegment<D>> {
+        let at = self.segments.partition_point(|segment| segment.number() < number);
+        self.segments.get(at).filter(|segment| segment.number() == number)
+    }
+
+    /// The segment with this number.
+    pub fn segment_mut(&mut self, number: u64) -> Option<&mut LogSegment<D>> {
+        let at = self.segments.partition_point(|segment| segment.number() < number);
+        self.segments.get_mut(at).filter(|segment| segment.number() == number)
+    }
+
+    /// What was freed of a segment.
+    pub fn freed_of(&self, number: u64) -> FreedRuns {
+        let sealed = self.segment(number).and_then(LogSegment::sealed);
+        sealed.map_or_else(FreedRuns::default, |sealed| sealed.freed.clone())
+    }
+
+    /// The freed run that contains `index`, or the first one above it.
+    pub fn freed_at_or_above(&self, index: LogIndex) -> Option<FreedRun> {
+        let at = self.segments.partition_point(|segment| segment.end.index < index);
+        let mut sealed = self.segments.range(at..).filter_map(LogSegment::sealed);
+        sealed.find_map(|sealed| sealed.freed.at_or_above(index)).map(|freed| freed.run)
+    }
+
     /// The bytes of a flush (header included) that lie in memory, and where it starts.
     pub fn in_memory(&self, segment: u64, position: u64, bytes: u64) -> Option<(u64, SharedBytes)> {
         let contains = |start: u64, length: u64| start <= position && position + bytes <= start + length;
@@ -144,9 +186,22 @@ impl<D: Disk> State<D> {
         found.then(|| flush.slot.get()).flatten().map(|bytes| (flush.position, bytes))
     }
 
+    /// Entries, among these, that recovery found not to follow: their checksums are right all the same.
+    pub fn strange_entries(&self, first: LogIndex, last: LogIndex) -> Vec<LogIndex> {
+        let strange = self.damage.iter().filter(|damage| damage.kind == DamageKind::Hash);
+        let within = strange.filter(|damage| damage.first_index <= last && damage.last_index >= first);
+        within.flat_map(|damage| (damage.first_index.0..=damage.last_index.0).map(LogIndex)).collect()
+    }
+
     /// Remembers rot that a read found.
     pub fn note_damage(&mut self, damage: &Damage) {
-        if !self.damage.contains(damage) {
+        let is_known = |known: &Damage| {
+            known.path == damage.path
+                && known.kind == damage.kind
+                && known.first_index <= damage.first_index
+                && damage.last_index <= known.last_index
+        };
+        if !self.damage.iter().any(is_known) && self.damage.len() < DAMAGE_MAX {
             tracing::error!(%damage, "rot");
             self.damage.push(damage.clone());
         }
@@ -166,6 +221,19 @@ impl<D: Disk> State<D> {
 }
 
 impl<D: Disk> Inner<D> {
+    /// A log in `dir` with this state.
+    pub fn new(storage: Rc<ShardStorage<D>>, range: RangeKey, dir: PathBuf, state: State<D>) -> Self {
+        Self {
+            storage,
+            range,
+            dir,
+            state: RefCell::new(state),
+            changed: Notify::default(),
+            space: FifoGate::default(),
+            listener: RefCell::new(None),
+        }
+    }
+
     /// Starts what the state has decided: segment preparations, then flushes. Call it without borrowing the state.
     pub fn pump(self: &Rc<Self>) {
         let (segments, flushes) = {
@@ -198,7 +266,7 @@ impl<D: Disk> Inner<D> {
     }
 }
 
-/// Gets a file for a segment; waits for space as long as there is none.
+/// Gets a file for a segment; waits for space as long as there is none. A new one is written ahead until it is wanted.
 async fn prepare<D: Disk>(storage: Rc<ShardStorage<D>>, segment: Rc<SegmentFile<D>>) {
     loop {
         match storage.pool.take(&segment.path, segment.bytes).await {
@@ -207,10 +275,18 @@ async fn prepare<D: Disk>(storage: Rc<ShardStorage<D>>, segment: Rc<SegmentFile<
                     return; // The log was closed meanwhile.
                 }
                 tracing::warn!(%error, "no space for a segment; trying again");
-                segment.set_waits_for_space();
+                segment.set_waits_for_space(true);
                 storage.disk.sleep(SPACE_RETRY).await;
             }
-            result => return segment.prepared(result),
+            Err(error) => return segment.prepared(Err(error)),
+            Ok((file, is_new)) => {
+                let stop = || segment.is_wanted() || storage.is_busy();
+                let written = match is_new {
+                    true => storage.write_zeros(&file, segment.bytes, stop).await.on("write", &segment.path),
+                    false => Ok(()),
+                };
+                return segment.prepared(written.map(|()| file));
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What the tests of range logs share: a writer of entries that remembers all it wrote, and a state to be recovered.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_macros, reason = "each test binary uses its part")]
+
+#[macro_use]
+pub mod disks;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,7 +19,8 @@ use minikafka_core::{
 use minikafka_storage::disk::Disk;
 use minikafka_storage::disk::sim::SimRandom;
 use minikafka_storage::{
-    AppendError, Body, Damage, Opened, RangeLog, Reader, RecoveryVisitor, ShardStorage, SharedSlice, StorageConfig,
+    AppendError, Body, Damage, FreedRun, Opened, RangeLog, ReadError, Reader, RecoveryVisitor, ShardStorage,
+    SharedSlice, StorageConfig,
 };
 
 /// The range all tests use.
@@ -31,9 +35,12 @@ pub fn small_config() -> StorageConfig {
         segment_bytes_max: 256 << 10,
         flush_bytes_max: 32 << 10,
         flush_in_flight_bytes_max: 128 << 10,
+        flush_charge_bytes_min: 0,
         undurable_bytes_max: 512 << 10,
         recent_bytes_max: 64 << 10,
         footer_bytes_max: 4 << 10,
+        freed_run_bytes_min: 8 << 10,
+        punch_patience_ms: 0,
         pool_bytes_max: 512 << 10,
         reserve_bytes: 0,
     }
@@ -65,7 +72,9 @@ impl RangeState {
             assert_eq!(header.running_hash, header.hash_after(self.end.hash), "hashes follow");
         }
         self.end = LogPoint { index: header.index, hash: header.running_hash };
-        self.offsets.insert(header.partition.0, header.next_offset().0);
+        if header.kind == EntryKind::Batch {
+            self.offsets.insert(header.partition.0, header.next_offset().0);
+        }
     }
 }
 
@@ -84,6 +93,10 @@ impl RecoveryVisitor for RangeState {
 
     fn entry(&mut self, header: &EntryHeader, body: &[u8]) {
         assert_eq!(checksum::crc32c(body), header.body_crc, "bodies are verified");
+        self.apply(header);
+    }
+
+    fn header(&mut self, header: &EntryHeader) {
         self.apply(header);
     }
 
@@ -176,11 +189,30 @@ impl Writer {
         whole: bool,
     ) -> Result<Option<SharedSlice>, AppendError> {
         let (header, body) = self.next(partition, body_bytes);
+        self.append_entry(log, header, body, whole)
+    }
+
+    /// Appends a control entry about a partition.
+    pub fn append_control<D: Disk>(&mut self, log: &RangeLog<D>, partition: u32) -> Result<(), AppendError> {
+        let (mut header, body) = self.next(partition, 40);
+        (header.kind, header.body_format) = (EntryKind::Control, BodyFormat::Control);
+        (header.record_count, header.base_offset, header.last_offset_delta) = (0, Offset(0), 0);
+        header.seal(self.state.end.hash);
+        self.append_entry(log, header, body, false).map(drop)
+    }
+
+    fn append_entry<D: Disk>(
+        &mut self,
+        log: &RangeLog<D>,
+        header: EntryHeader,
+        body: Vec<u8>,
+        whole: bool,
+    ) -> Result<Option<SharedSlice>, AppendError> {
         if log.must_roll(header.entry_bytes()) {
             log.roll(self.state.take_snapshot());
         }
         let appended = if whole {
-            let mut buffer = log.body_buffer(body_bytes);
+            let mut buffer = log.body_buffer(header.body_bytes);
             buffer.body_mut().copy_from_slice(&body);
             log.append(&header, Body::Whole(buffer))?
         } else {
@@ -258,13 +290,50 @@ pub async fn open<D: Disk>(storage: &Rc<ShardStorage<D>>, state: &mut RangeState
     RangeLog::open(storage.clone(), RANGE, state).await.expect("open the log")
 }
 
-/// Reads everything by index and compares it with the book.
+/// The first live offset of each partition; 0 for one that is not named.
+pub type LogStarts = BTreeMap<u32, u64>;
+
+/// The log start of a partition.
+pub fn log_start(starts: &LogStarts, partition: u32) -> u64 {
+    starts.get(&partition).copied().unwrap_or(0)
+}
+
+/// Whether an entry is still wanted. Control entries in sealed segments are not.
+pub fn is_live(header: &EntryHeader, starts: &LogStarts) -> bool {
+    header.kind == EntryKind::Batch && header.next_offset().0 > log_start(starts, header.partition.0)
+}
+
+/// Reads everything by index and compares it with the book; nothing of it may be freed.
 pub async fn check_by_index<D: Disk>(log: &RangeLog<D>, book: &Book, context: &str) {
+    let freed = check_live_by_index(log, book, &LogStarts::new(), context).await;
+    assert_eq!(freed, 0, "{context}: nothing is freed");
+}
+
+/// Reads everything by index and compares it with the book; only what lies below the log starts may be gone. Returns how
+/// many entries were met as freed.
+pub async fn check_live_by_index<D: Disk>(log: &RangeLog<D>, book: &Book, starts: &LogStarts, context: &str) -> u64 {
     let end = log.end();
-    let mut next = log.first_index();
+    let first = log.first_index();
     let path = book.path_to(end);
+    let hash_at = |index: u64| if index == 0 { RunningHash(0) } else { path[index as usize - 1].hash };
+    let header_at = |index: u64| book.at(path[index as usize - 1]).expect("a point of the path").header;
+    let may_go = |from: LogIndex, to: LogIndex| (from.0..to.0).all(|index| !is_live(&header_at(index), starts));
+    assert!(may_go(LogIndex(1), first) || starts.is_empty(), "{context}: live entries were dropped below {first}");
+    let (mut next, mut freed) = (first, 0);
     while next <= end.index {
-        let found = entries(&log.read_index(next, 100_000).await.expect("read by index"));
+        let found = match log.read_index(next, 100_000).await {
+            Err(ReadError::Freed { run }) => {
+                assert!(run.contains(next) && run.last_index <= end.index, "{context}: {run:?} is the run at {next}");
+                assert!(may_go(run.first_index, run.last_index.next()), "{context}: {run:?} has live entries");
+                assert_eq!(run.hash_before, hash_at(run.first_index.0 - 1), "{context}: {run:?}");
+                assert_eq!(run.hash_after, hash_at(run.last_index.0), "{context}: {run:?}");
+                check_points(log, &path, &run, context).await;
+                freed += run.last_index.0 - next.0 + 1;
+                next = run.last_index.next();
+                continue;
+            }
+            found => entries(&found.unwrap_or_else(|error| panic!("{context}: read entry {next}: {error}"))),
+        };
         assert!(!found.is_empty(), "{context}: entry {next} of {end:?} is not found");
         for (header, bytes) in found {
             assert_eq!(header.index, next, "{context}: entries come in order");
@@ -274,10 +343,32 @@ pub async fn check_by_index<D: Disk>(log: &RangeLog<D>, book: &Book, context: &s
         }
     }
     assert_eq!(next, end.index.next(), "{context}: nothing above the end is found");
+    freed
+}
+
+/// The points around a freed run are known, those within it are not.
+async fn check_points<D: Disk>(log: &RangeLog<D>, path: &[LogPoint], run: &FreedRun, context: &str) {
+    for index in [run.first_index.0 - 1, run.first_index.0, run.last_index.0 - 1, run.last_index.0] {
+        let is_inside = index >= run.first_index.0 && index < run.last_index.0;
+        let expected = if index == 0 { LogPoint::START } else { path[index as usize - 1] };
+        let point = log.point_at(LogIndex(index)).await.expect("look a point up");
+        assert_eq!(point, (!is_inside).then_some(expected), "{context}: point {index} of {run:?}");
+    }
 }
 
 /// Reads every partition from `from_index` (the first the log has) and compares it with the book.
 pub async fn check_by_partition<D: Disk>(log: &RangeLog<D>, book: &Book, max_bytes: usize, context: &str) {
+    check_live_by_partition(log, book, max_bytes, &LogStarts::new(), context).await;
+}
+
+/// Reads every partition from its log start, or the first entry that the log has, and compares it with the book.
+pub async fn check_live_by_partition<D: Disk>(
+    log: &RangeLog<D>,
+    book: &Book,
+    max_bytes: usize,
+    starts: &LogStarts,
+    context: &str,
+) {
     let first = log.first_index();
     let durable = log.durable_index();
     let path = book.path_to(log.end());
@@ -286,17 +377,17 @@ pub async fn check_by_partition<D: Disk>(log: &RangeLog<D>, book: &Book, max_byt
             .iter()
             .filter(|point| point.index >= first && point.index <= durable)
             .map(|point| book.at(*point).expect("a point of the path"))
-            .filter(|written| written.header.partition == Partition(partition))
+            .filter(|written| written.header.partition == Partition(partition) && is_live(&written.header, starts))
             .collect();
         let mut reader = Reader::default();
         let mut at = 0;
         // From the middle of the first batch: the batch that contains the offset comes.
-        let mut from = expected
-            .first()
-            .map_or(Offset(0), |w| Offset(w.header.base_offset.0 + u64::from(w.header.last_offset_delta)));
+        let mut from = expected.first().map_or(Offset(log_start(starts, partition)), |w| {
+            Offset(w.header.base_offset.0 + u64::from(w.header.last_offset_delta))
+        });
         loop {
             let read = log.read_partition(key(partition), from, durable, max_bytes, &mut reader).await;
-            let found = entries(&read.expect("read a partition"));
+            let found = entries(&read.unwrap_or_else(|error| panic!("{context}: partition {partition}: {error}")));
             if found.is_empty() {
                 break;
             }
@@ -310,6 +401,35 @@ pub async fn check_by_partition<D: Disk>(log: &RangeLog<D>, book: &Book, max_byt
             }
         }
         assert_eq!(at, expected.len(), "{context}: partition {partition} is read whole");
+    }
+}
+
+/// Every file of the range is one that the log knows, or the list of what was freed of one.
+pub async fn check_no_leak<D: Disk>(storage: &ShardStorage<D>, log: &RangeLog<D>, context: &str) {
+    let names = storage.disk().list(log.dir()).await.expect("list");
+    let segments: Vec<&String> = names.iter().filter(|name| name.ends_with(".segment")).collect();
+    // One may be prepared ahead.
+    let others = (segments.len() as u64).checked_sub(log.usage().segments);
+    assert!(matches!(others, Some(0 | 1)), "{context}: {names:?} for {:?}", log.usage());
+    for name in names.iter().filter(|name| !name.ends_with(".segment")) {
+        let of = name.strip_suffix(".freed").unwrap_or_else(|| panic!("{context}: {name} is left over"));
+        assert!(segments.iter().any(|segment| *segment == of), "{context}: {name} is left over");
+    }
+}
+
+/// Waits until everything appended is durable.
+pub async fn durable<D: Disk>(log: &RangeLog<D>) {
+    let end = log.end().index;
+    if end > log.durable_index() {
+        log.durable_above(LogIndex(end.0 - 1)).await.expect("durable");
+    }
+}
+
+/// Waits until every segment that may have a footer has it: a truncation to the end waits for one at a time, and does
+/// nothing else.
+pub async fn settled<D: Disk>(log: &RangeLog<D>) {
+    for _ in 0..log.usage().segments {
+        log.truncate_to(log.end(), &mut RangeState::default()).await.expect("settle");
     }
 }
 

@@ -4,7 +4,7 @@
 //! what a power loss at that moment may leave (`docs/DATA_FILE.md`, section 8): any subset of the sectors of writes that
 //! were not durable, in any order, and any subset of the unsynced changes to directories.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -36,8 +36,16 @@ pub enum Event {
     Durable(FileId, Vec<WriteId>),
     /// Blocks were freed.
     Punch(FileId, u64, u64),
+    /// A file became longer; durable with the next durable write to it.
+    Grow(FileId, u64),
     /// A bit rotted.
     Flip(FileId, u64, u8),
+    /// Bytes became others.
+    Overwrite(FileId, u64, Rc<[u8]>),
+    /// The file lost what lay behind.
+    Truncate(FileId, u64),
+    /// A block cannot be read any more, until it is written.
+    Spoil(FileId, u64),
 }
 
 /// Number of a write.
@@ -69,6 +77,8 @@ struct FileState {
     current: Pages,
     durable: Pages,
     writes: Vec<PendingWrite>,
+    /// Numbers of blocks that cannot be read.
+    spoiled: BTreeSet<u64>,
 }
 
 #[derive(Clone)]
@@ -111,10 +121,23 @@ impl Medium {
             Event::Complete(id) => self.complete(*id),
             Event::Durable(file, ids) => self.file_mut(*file).make_durable(ids),
             Event::Punch(file, position, bytes) => self.file_mut(*file).punch(*position, *bytes),
+            Event::Grow(file, bytes) => {
+                let state = self.file_mut(*file);
+                state.bytes = state.bytes.max(*bytes);
+            }
             Event::Flip(file, position, bit) => {
                 let state = self.file_mut(*file);
                 flip(&mut state.current, *position, *bit);
                 flip(&mut state.durable, *position, *bit);
+            }
+            Event::Overwrite(file, position, bytes) => {
+                let state = self.file_mut(*file);
+                overwrite(&mut state.current, *position, bytes);
+                overwrite(&mut state.durable, *position, bytes);
+            }
+            Event::Truncate(file, bytes) => self.file_mut(*file).truncate(*bytes),
+            Event::Spoil(file, position) => {
+                self.file_mut(*file).spoiled.insert(*position / BLOCK_BYTES as u64);
             }
         }
     }
@@ -176,6 +199,12 @@ impl Medium {
         out
     }
 
+    /// Whether any of these bytes cannot be read.
+    pub fn is_spoiled(&self, file: FileId, position: u64, bytes: usize) -> bool {
+        let blocks = position / BLOCK_BYTES as u64..(position + bytes as u64).div_ceil(BLOCK_BYTES as u64);
+        self.files.get(&file).is_some_and(|state| state.spoiled.range(blocks).next().is_some())
+    }
+
     /// Writes that completed and are not durable.
     pub fn completed_writes(&self, file: FileId) -> Vec<WriteId> {
         let writes = self.files.get(&file).map_or(&[][..], |state| &state.writes);
@@ -231,6 +260,9 @@ impl Medium {
             if let Some(write) = state.writes.iter_mut().find(|write| write.id == id) {
                 write.completed = true;
                 overwrite(&mut state.current, write.position, &write.bytes);
+                let first = write.position / BLOCK_BYTES as u64;
+                let written = first..first + (write.bytes.len() / BLOCK_BYTES) as u64;
+                state.spoiled.retain(|block| !written.contains(block));
                 state.bytes = state.bytes.max(write.position + write.bytes.len() as u64);
             }
         }
@@ -283,6 +315,15 @@ impl FileState {
         self.durable.retain(|block, _| !blocks.contains(block));
     }
 
+    fn truncate(&mut self, bytes: u64) {
+        let blocks = bytes.div_ceil(BLOCK_BYTES as u64);
+        for pages in [&mut self.current, &mut self.durable] {
+            pages.retain(|block, _| *block < blocks);
+        }
+        self.bytes = bytes;
+        self.durable_bytes = self.durable_bytes.min(bytes);
+    }
+
     fn crash(&self, fate: &mut dyn FnMut() -> Fate, random: &mut SimRandom) -> Self {
         let mut pages = self.durable.clone();
         let mut bytes = self.durable_bytes;
@@ -301,7 +342,14 @@ impl FileState {
             bytes = self.bytes;
         }
         let bytes = bytes.next_multiple_of(BLOCK_BYTES as u64);
-        Self { bytes, durable_bytes: bytes, current: pages.clone(), durable: pages, writes: Vec::new() }
+        Self {
+            bytes,
+            durable_bytes: bytes,
+            current: pages.clone(),
+            durable: pages,
+            writes: Vec::new(),
+            spoiled: self.spoiled.clone(),
+        }
     }
 }
 
