@@ -1,14 +1,14 @@
-//! Creating and deleting topics: checks, one change of the bucket, then waiting for the driver.
+//! Creating, altering and deleting topics: checks, one change of the bucket, then waiting for the driver.
 //!
-//! Only the controller changes buckets. Both requests may be repeated: a creation that is under way with the same shape
-//! is waited for, and so is a deletion.
+//! Only the controller changes buckets. Each request may be repeated: a creation that is under way with the same shape
+//! is waited for, and so are a deletion and an alteration to the same settings.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use minikafka_core::coordination::{CoordinationError, KeyLife, TopicBucket, TopicRecord, path};
 use minikafka_core::topic::{self, TopicConfig, TopicState};
-use minikafka_core::wire::{CreateTopicRequest, DeleteTopicRequest, TopicDescription};
+use minikafka_core::wire::{AlterTopicRequest, CreateTopicRequest, DeleteTopicRequest, TopicDescription};
 use minikafka_core::*;
 use tokio::time::{Instant, timeout_at};
 
@@ -64,6 +64,25 @@ pub(crate) async fn delete(shared: &Shared, request: &DeleteTopicRequest) -> Res
     within(until, until_gone(shared, &request.name, topic)).await
 }
 
+/// Changes settings of a topic and waits until every partition has them. One that is still being created is waited for
+/// first: its partitions are then all open, with the settings it was created with.
+pub(crate) async fn alter(shared: &Shared, request: &AlterTopicRequest) -> Result<TopicDescription, Refusal> {
+    let until = deadline(request.timeout_ms);
+    topic::check_name(&request.name).map_err(Refusal::of)?;
+    require_controller(shared)?;
+    if request.change.is_empty() {
+        return Err(Refusal::because(ErrorCode::InvalidArgument, "no setting to change is named"));
+    }
+    loop {
+        match within(until, mark_altering(shared, request)).await?? {
+            Marked::Altering(record) => {
+                return within(until, until_altered(shared, &request.name, &record)).await?;
+            }
+            Marked::Creating(topic) => drop(within(until, until_ready(shared, &request.name, topic)).await??),
+        }
+    }
+}
+
 fn deadline(timeout_ms: u32) -> Instant {
     let asked = if timeout_ms == 0 { limits::TOPIC_WAIT_MS_DEFAULT } else { timeout_ms };
     Instant::now() + Duration::from_millis(asked.min(limits::TOPIC_WAIT_MS_MAX).into())
@@ -101,9 +120,8 @@ fn wanted(shared: &Shared, request: &CreateTopicRequest) -> Result<TopicRecord, 
         let live = map.brokers.len();
         return Err(invalid(format!("replication is {replication}, which needs as many nodes: {live} are live")));
     }
-    let batch_bytes_max = request.config.batch_bytes_max;
-    if batch_bytes_max == 0 || batch_bytes_max > limits::BATCH_BODY_BYTES_MAX {
-        return Err(invalid(format!("batch_bytes_max is {batch_bytes_max}: 1 to {}", limits::BATCH_BODY_BYTES_MAX)));
+    if let Some(defect) = request.config.defect() {
+        return Err(invalid(defect));
     }
     Ok(TopicRecord {
         topic: TopicId(rand::random_range(1..=u64::MAX)),
@@ -111,6 +129,7 @@ fn wanted(shared: &Shared, request: &CreateTopicRequest) -> Result<TopicRecord, 
         ring: RingId(replication),
         state: TopicState::Creating,
         config: request.config,
+        config_version: ConfigVersion::FIRST,
         placement: BTreeMap::new(),
     })
 }
@@ -134,6 +153,38 @@ async fn enter(shared: &Shared, name: &str, wanted: TopicRecord) -> Result<Topic
 fn is_same_creation(known: &TopicRecord, wanted: &TopicRecord) -> bool {
     let shape = |record: &TopicRecord| (record.state, record.partitions, record.ring, record.config);
     shape(known) == shape(wanted)
+}
+
+/// What became of the wish to alter a topic.
+enum Marked {
+    /// Its record has the settings, under this version or because they were there before.
+    Altering(TopicRecord),
+    /// Not yet: it is still being created.
+    Creating(TopicId),
+}
+
+async fn mark_altering(shared: &Shared, request: &AlterTopicRequest) -> Result<Marked, Refusal> {
+    change_bucket(shared, &request.name, |bucket| {
+        let record = bucket.topics.get_mut(&request.name).ok_or_else(|| Refusal::of(ErrorCode::UnknownTopic))?;
+        match record.state {
+            TopicState::Deleting => {
+                return Err(Refusal::because(ErrorCode::UnknownTopic, "the topic is being deleted"));
+            }
+            TopicState::Creating => return Ok((Changed::No, Marked::Creating(record.topic))),
+            TopicState::Ready | TopicState::Altering => {}
+        }
+        let config = request.change.applied_to(&record.config);
+        if let Some(defect) = config.defect() {
+            return Err(Refusal::because(ErrorCode::InvalidArgument, defect));
+        }
+        if config == record.config {
+            return Ok((Changed::No, Marked::Altering(record.clone())));
+        }
+        (record.config, record.config_version) = (config, record.config_version.next());
+        record.state = TopicState::Altering;
+        Ok((Changed::Yes, Marked::Altering(record.clone())))
+    })
+    .await
 }
 
 async fn mark_deleting(shared: &Shared, name: &str) -> Result<TopicId, Refusal> {
@@ -202,8 +253,26 @@ async fn until_ready(shared: &Shared, name: &str, topic: TopicId) -> Result<Topi
     let mut map = shared.map.subscribe();
     loop {
         match map.borrow_and_update().topic(name).filter(|record| record.topic == topic) {
-            Some(record) if record.state == TopicState::Ready => return Ok(describe(name, record)),
+            Some(record) if matches!(record.state, TopicState::Ready | TopicState::Altering) => {
+                return Ok(describe(name, record));
+            }
             Some(record) if record.state == TopicState::Creating => {}
+            _ => return Err(Refusal::because(ErrorCode::UnknownTopic, "the topic was deleted meanwhile")),
+        }
+        if map.changed().await.is_err() {
+            return Err(Refusal::of(ErrorCode::ShuttingDown));
+        }
+    }
+}
+
+/// Waits until every partition has the settings of `altered`, or newer ones that somebody else asked for meanwhile.
+async fn until_altered(shared: &Shared, name: &str, altered: &TopicRecord) -> Result<TopicDescription, Refusal> {
+    let mut map = shared.map.subscribe();
+    loop {
+        match map.borrow_and_update().topic(name).filter(|record| record.topic == altered.topic) {
+            Some(record) if record.config_version < altered.config_version => {}
+            Some(record) if record.state == TopicState::Ready => return Ok(describe(name, record)),
+            Some(record) if record.state == TopicState::Altering => {}
             _ => return Err(Refusal::because(ErrorCode::UnknownTopic, "the topic was deleted meanwhile")),
         }
         if map.changed().await.is_err() {

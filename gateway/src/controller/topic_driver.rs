@@ -1,15 +1,19 @@
 //! One topic on its way to being ready, or gone.
 //!
 //! ```text
-//!              every partition opened             every partition deleted
-//!  creating ────────────────────────► ready   deleting ────────────────────────► (removed)
-//!     │                                 │        ▲
-//!     └───────────── delete ────────────┴────────┘
+//!              every partition opened               every partition deleted
+//!  creating ────────────────────────► ready     deleting ────────────────────────► (removed)
+//!     │                               │  ▲         ▲
+//!     │                         alter │  │ every partition has the newest settings
+//!     │                               ▼  │         │
+//!     │                             altering       │
+//!     └──────────────── delete ───────┴────────────┘
 //! ```
 //!
 //! The bucket says where a topic is; the control entries are idempotent. So whoever finds a topic unsettled, after any
 //! crash, sends all of them again and then moves the record on. It goes on until the topic is settled: callers who
-//! wait have deadlines of their own.
+//! wait have deadlines of their own. Altered again while it is altering, it starts over with the newer settings; heads
+//! go by the version, so that an older message that comes late does no harm.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -54,9 +58,10 @@ enum Progress {
     Stuck,
 }
 
-/// What is left to do in a state.
+/// What is left to do in a state, with settings of a version.
 struct Work {
     state: TopicState,
+    config_version: ConfigVersion,
     partitions: BTreeSet<Partition>,
 }
 
@@ -78,9 +83,10 @@ async fn step(
             return Ok(Progress::Settled);
         }
     };
-    let all = || Work { state: record.state, partitions: (0..record.partitions).map(Partition).collect() };
+    let (state, config_version) = (record.state, record.config_version);
+    let all = || Work { state, config_version, partitions: (0..record.partitions).map(Partition).collect() };
     let left = match work {
-        Some(work) if work.state == record.state => work,
+        Some(work) if (work.state, work.config_version) == (state, config_version) => work,
         _ => work.insert(all()),
     };
     let before = left.partitions.len();
@@ -152,9 +158,13 @@ fn by_head(
 
 fn entry(record: &TopicRecord, partition: Partition) -> ControlEntry {
     let partition = PartitionKey { topic: record.topic, partition };
+    let (config, version) = (record.config, record.config_version);
     match record.state {
         TopicState::Deleting => ControlEntry::PartitionDelete { partition },
-        _ => ControlEntry::PartitionOpen { partition, config: record.config, start_offset: Offset(0), previous: None },
+        TopicState::Altering => ControlEntry::PartitionConfig { partition, config, version },
+        TopicState::Creating | TopicState::Ready => {
+            ControlEntry::PartitionOpen { partition, config, version, start_offset: Offset(0), previous: None }
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use minikafka_core::ErrorCode;
 use minikafka_core::wire::{
-    Api, CreateTopicRequest, DecodeError, DeleteTopicRequest, ErrorReply, FrameHeader, ResolveRequest, Wire,
+    AlterTopicRequest, Api, CreateTopicRequest, DecodeError, DeleteTopicRequest, ErrorReply, FrameHeader,
+    ResolveRequest, Wire,
 };
 
 use super::frames::RequestFrame;
@@ -44,15 +45,15 @@ pub(super) fn check(header: &FrameHeader, proven: bool) -> Result<(), Refusal> {
             refusal.reply = ErrorReply::because("hello and proof come once, first");
             Err(refusal)
         }
-        Api::Resolve | Api::CreateTopic | Api::DeleteTopic if header.version != api.version() => {
+        Api::Resolve | Api::CreateTopic | Api::DeleteTopic | Api::AlterTopic if header.version != api.version() => {
             Err(Refusal::of(ErrorCode::UnsupportedVersion))
         }
-        Api::Resolve | Api::CreateTopic | Api::DeleteTopic if header.bulk_bytes > 0 => {
+        Api::Resolve | Api::CreateTopic | Api::DeleteTopic | Api::AlterTopic if header.bulk_bytes > 0 => {
             let mut refusal = Refusal::closing(ErrorCode::MalformedFrame);
             refusal.reply = ErrorReply::because("this request has no bulk");
             Err(refusal)
         }
-        Api::Resolve | Api::CreateTopic | Api::DeleteTopic => Ok(()),
+        Api::Resolve | Api::CreateTopic | Api::DeleteTopic | Api::AlterTopic => Ok(()),
         _ if api.needs_proof() && !proven => Err(Refusal::of(ErrorCode::NotAuthorized)),
         _ => Err(Refusal::of(ErrorCode::Misdirected)),
     }
@@ -64,6 +65,7 @@ pub(super) enum Request {
     Resolve(ResolveRequest),
     CreateTopic(CreateTopicRequest),
     DeleteTopic(DeleteTopicRequest),
+    AlterTopic(AlterTopicRequest),
 }
 
 impl Request {
@@ -73,6 +75,7 @@ impl Request {
             Some(Api::Resolve) => Wire::from_bytes(&frame.head).map(Self::Resolve),
             Some(Api::CreateTopic) => Wire::from_bytes(&frame.head).map(Self::CreateTopic),
             Some(Api::DeleteTopic) => Wire::from_bytes(&frame.head).map(Self::DeleteTopic),
+            Some(Api::AlterTopic) => Wire::from_bytes(&frame.head).map(Self::AlterTopic),
             _ => Err(DecodeError::Field { field: "api" }),
         }
     }
@@ -84,5 +87,6 @@ pub(super) async fn answer(shared: &Shared, request: Request) -> Result<Vec<u8>,
         Request::Resolve(request) => resolve::resolve(shared, request).await,
         Request::CreateTopic(request) => Ok(topics::create(shared, &request).await?.to_bytes()),
         Request::DeleteTopic(request) => topics::delete(shared, &request).await.map(|()| Vec::new()),
+        Request::AlterTopic(request) => Ok(topics::alter(shared, &request).await?.to_bytes()),
     }
 }

@@ -81,7 +81,12 @@ async fn a_topic_is_created_described_and_deleted() {
     let node = cluster.node(1, 2).await;
     until_controller(&gateway).await;
     let client = Client::new(&gateway).await;
-    let config = TopicConfig { retention_ms: 60_000, retention_bytes: 1 << 30, batch_bytes_max: 1 << 20 };
+    let config = TopicConfig {
+        retention_ms: 60_000,
+        retention_bytes: 1 << 30,
+        batch_bytes_max: 1 << 20,
+        produce_bytes_per_second: 5_000_000,
+    };
     let request = CreateTopicRequest { config, ..create_request("orders", 0) };
     let created = client.create(&request).await.expect("a new topic");
     assert_eq!((created.partitions, created.state, created.config), (8, TopicState::Ready, config));

@@ -1,5 +1,6 @@
 //! The gateway from outside: real frames, the embedded coordinator, fake nodes.
 
+mod alterations;
 mod chains_and_topics;
 mod hostile_clients;
 mod support;

@@ -9,9 +9,10 @@ use std::time::Duration;
 use minikafka_client::{ConnectOptions, Connection, Error};
 use minikafka_coordinator::{CoordinatorClient, EmbeddedCoordinator};
 use minikafka_core::coordination::{Coordinator, RingChunk, TopicBucket, path};
-use minikafka_core::topic::TopicConfig;
+use minikafka_core::topic::{TopicConfig, TopicConfigChange};
 use minikafka_core::wire::{
-    Api, CreateTopicRequest, DeleteTopicRequest, Reader, ResolveReply, ResolveRequest, TopicDescription, Wire,
+    AlterTopicRequest, Api, CreateTopicRequest, DeleteTopicRequest, Reader, ResolveReply, ResolveRequest,
+    TopicDescription, Wire,
 };
 use minikafka_core::*;
 use minikafka_gateway::{Gateway, GatewayConfig, GatewayHandle, create_cluster};
@@ -108,6 +109,16 @@ impl Client {
     pub async fn delete(&self, name: &str) -> Result<(), (ErrorCode, String)> {
         let request = DeleteTopicRequest { name: name.into(), timeout_ms: 10_000 };
         self.0.call::<_, Empty>(Api::DeleteTopic, &request, DEADLINE).await.map(drop).map_err(refusal)
+    }
+
+    pub async fn alter(
+        &self,
+        name: &str,
+        change: TopicConfigChange,
+        timeout_ms: u32,
+    ) -> Result<TopicDescription, (ErrorCode, String)> {
+        let request = AlterTopicRequest { name: name.into(), change, timeout_ms };
+        self.0.call(Api::AlterTopic, &request, DEADLINE).await.map_err(refusal)
     }
 
     pub async fn resolve(&self, request: &ResolveRequest) -> Result<ResolveReply, (ErrorCode, String)> {

@@ -9,6 +9,7 @@ use minikafka_coordinator::{CoordinatorClient, EmbeddedCoordinator};
 use minikafka_core::chain::ChainMember;
 use minikafka_core::control::ControlEntry;
 use minikafka_core::coordination::{BrokerRecord, KeyLife, path};
+use minikafka_core::topic::TopicConfig;
 use minikafka_core::wire::frame::{Envelope, FrameLimits};
 use minikafka_core::wire::*;
 use minikafka_core::*;
@@ -106,6 +107,29 @@ impl FakeNode {
     /// Ranges of a ring that this process acts for.
     pub fn acting(&self, ring: RingId) -> usize {
         lock(&self.process.acting).keys().filter(|range| range.ring == ring).count()
+    }
+
+    /// Settings of the open partitions of a topic, as they were last told.
+    pub fn settings(&self, topic: TopicId) -> Vec<(TopicConfig, ConfigVersion)> {
+        let ranges = lock(&self.disk.ranges);
+        let partitions = ranges.values().flat_map(|range| &range.partitions);
+        let settings = partitions.filter(|(partition, _)| partition.topic == topic).map(|(_, entry)| match entry {
+            ControlEntry::PartitionOpen { config, version, .. }
+            | ControlEntry::PartitionConfig { config, version, .. } => (*config, *version),
+            other => panic!("{other:?} is nothing that opens or alters"),
+        });
+        settings.collect()
+    }
+
+    /// Puts the settings of a topic back to the default ones, as if no alteration had arrived.
+    pub fn forget_settings(&self, topic: TopicId) {
+        for entry in lock(&self.disk.ranges).values_mut().flat_map(|range| range.partitions.values_mut()) {
+            let partition = entry.partition();
+            if partition.topic == topic {
+                let (config, version, start_offset) = (TopicConfig::default(), ConfigVersion::FIRST, Offset(0));
+                *entry = ControlEntry::PartitionOpen { partition, config, version, start_offset, previous: None };
+            }
+        }
     }
 
     /// Open partitions of a topic.
@@ -230,6 +254,7 @@ impl Process {
             end: end(&disk.log),
             last_epoch: disk.log.last().copied().unwrap_or_default(),
             known_committed: LogIndex(disk.log.len() as u64),
+            damaged: false,
         }
     }
 
@@ -289,6 +314,11 @@ impl Process {
                 Some(_) => disk.log.push(epoch),
                 None => return outcome(Some(ErrorCode::UnknownPartition), epoch),
             },
+            ControlEntry::PartitionConfig { .. } => {
+                assert!(disk.partitions.contains_key(&partition), "only what is open is altered");
+                disk.partitions.insert(partition, asked.entry.clone());
+                disk.log.push(epoch);
+            }
             _ => {}
         }
         outcome(None, epoch)
