@@ -1,6 +1,7 @@
 //! What a broker must be told.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use minikafka_core::{ClusterId, NodeId, limits};
 use minikafka_net::Deadlines;
@@ -31,8 +32,18 @@ pub struct BrokerConfig {
     pub memory_bytes_per_shard: u64,
     /// How writes are made durable; none: as a probe of the device says.
     pub durability: Option<Durability>,
+    /// Largest segment file; a power of two. Small ones give space back sooner, large ones cost less.
+    pub segment_bytes_max: u64,
+    /// Segment files that each shard keeps for their next use, instead of giving their space to the file system.
+    pub recycled_bytes_max: u64,
     /// When connections are given up.
     pub deadlines: Deadlines,
+    /// How often retention looks for what may be deleted.
+    pub retention_check: Duration,
+    /// How long an idle shard looks for more to do before it gives its core up: shorter latencies for processor time.
+    pub spin: Duration,
+    /// Body bytes that each connection may produce per second; over it, the connection is not read for a while.
+    pub produce_quota_per_connection: Option<u64>,
 }
 
 impl BrokerConfig {
@@ -50,7 +61,12 @@ impl BrokerConfig {
             cluster_secret,
             memory_bytes_per_shard: limits::SHARD_MEMORY_BYTES_DEFAULT,
             durability: None,
+            segment_bytes_max: limits::SEGMENT_BYTES_DEFAULT,
+            recycled_bytes_max: limits::SEGMENT_POOL_BYTES_DEFAULT,
             deadlines: Deadlines::default(),
+            retention_check: Duration::from_millis(limits::RETENTION_CHECK_MS),
+            spin: Duration::ZERO,
+            produce_quota_per_connection: None,
         }
     }
 }

@@ -84,6 +84,7 @@ const fn refused_report(range: RangeId, code: ErrorCode) -> SealReport {
         end: LogPoint::START,
         last_epoch: Epoch(0),
         known_committed: LogIndex(0),
+        damaged: false,
     }
 }
 

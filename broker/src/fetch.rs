@@ -16,7 +16,7 @@ use minikafka_core::wire::{
     FetchPartition, FetchReply, FetchRequest, FetchedPartition, ListOffsetsPartition, ListOffsetsReply,
     ListOffsetsRequest, ListedOffset, OffsetQuery,
 };
-use minikafka_core::{Epoch, ErrorCode, Offset, PartitionKey, RangeKey, limits};
+use minikafka_core::{Epoch, ErrorCode, LogIndex, Offset, PartitionKey, RangeKey, limits};
 use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::{Permit, join_all};
 use minikafka_storage::{ReadError, Reader, SharedSlice};
@@ -118,6 +118,7 @@ impl<D: Disk> Shard<D> {
             log_start: Offset(0),
             committed_end: Offset(0),
             previous: None,
+            resume: None,
             entries_bytes: 0,
         };
         let (range, offsets) = self
@@ -134,7 +135,7 @@ impl<D: Disk> Shard<D> {
     }
 
     /// The range of a partition, if a client that believes in `believed` may read from it.
-    fn readable(&self, range: RangeKey, partition: PartitionKey, believed: Epoch) -> Readable<D> {
+    pub(crate) fn readable(&self, range: RangeKey, partition: PartitionKey, believed: Epoch) -> Readable<D> {
         let range = self.range(range).ok_or((ErrorCode::NotOwner, Epoch(0)))?;
         let epoch = range.epoch();
         range.check_read(believed).map_err(|code| (code, epoch))?;
@@ -157,9 +158,12 @@ impl<D: Disk> Shard<D> {
             log_start: offsets.log_start,
             committed_end: offsets.committed_end,
             previous: None,
+            resume: None,
             entries_bytes: 0,
         };
-        if wanted.offset == offsets.committed_end || left == 0 {
+        // At the end of a range that lost entries, reading tells whether this partition may have had more.
+        let is_at_end = wanted.offset == offsets.committed_end && range.log().loss().is_none();
+        if is_at_end || left == 0 {
             return (fetched, Vec::new());
         }
         let key = (connection, wanted.partition);
@@ -167,10 +171,32 @@ impl<D: Disk> Shard<D> {
         let bytes_max = left.min(wanted.bytes_max.max(1) as usize);
         let up_to = range.readable_index();
         match range.log().read_partition(wanted.partition, wanted.offset, up_to, bytes_max, &mut reader).await {
+            // No index knows of them, and the range's state does: their segment is gone.
+            Ok(slices) if slices.is_empty() && wanted.offset < offsets.committed_end => {
+                fetched.error = Some(ErrorCode::DataDamaged);
+                fetched.resume = Some(offsets.committed_end);
+                (fetched, slices)
+            }
             Ok(slices) => {
                 fetched.entries_bytes = slices.iter().map(|slice| slice.len() as u32).sum();
                 self.readers.put(key, reader);
                 (fetched, slices)
+            }
+            Err(error @ (ReadError::Damaged(_) | ReadError::Dropped { .. } | ReadError::Freed { .. }))
+                if is_damage(&error, range, wanted) =>
+            {
+                // The log said so when the damage was found; a reader that asks again and again is no news.
+                tracing::debug!(range = %range.key(), partition = %wanted.partition, %error, "cannot read");
+                self.metrics.damaged_reads.add(1);
+                let after = match error {
+                    ReadError::Damaged(damage) => damage.last_index,
+                    _ => LogIndex(0),
+                };
+                let behind = range.log().readable_behind(after, wanted.partition, wanted.offset, up_to).await;
+                let end = Some(offsets.committed_end).filter(|end| *end > wanted.offset);
+                fetched.resume = behind.unwrap_or_default().or(end);
+                fetched.error = Some(ErrorCode::DataDamaged);
+                (fetched, Vec::new())
             }
             Err(error) => {
                 tracing::error!(range = %range.key(), partition = %wanted.partition, %error, "cannot read");
@@ -235,10 +261,17 @@ impl<D: Disk> Shard<D> {
     }
 }
 
+/// Whether a read met something that is live and not there. What is below the log start may go while it is read; only above
+/// it has the log no business to begin later or to have freed anything.
+fn is_damage<D: Disk>(error: &ReadError, range: &Range<D>, wanted: &FetchPartition) -> bool {
+    let is_live = || range.offsets(wanted.partition).is_some_and(|now| now.log_start <= wanted.offset);
+    matches!(error, ReadError::Damaged(_)) || is_live()
+}
+
 fn read_error_code(error: &ReadError) -> ErrorCode {
     match error {
         ReadError::Damaged(_) => ErrorCode::DataDamaged,
         ReadError::Disk(_) => ErrorCode::RangeFailed,
-        ReadError::Dropped { .. } => ErrorCode::OffsetOutOfRange,
+        ReadError::Dropped { .. } | ReadError::Freed { .. } => ErrorCode::OffsetOutOfRange,
     }
 }

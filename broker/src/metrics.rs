@@ -29,8 +29,22 @@ pub struct ShardMetrics {
     pub produce_refused: Counter,
     /// Produce requests answered `timed_out`.
     pub produce_timeouts: Counter,
+    /// Batches refused because their topic's quota was used up.
+    pub produce_throttled: Counter,
+    /// How often a connection was not read because its quota was used up.
+    pub connection_pauses: Counter,
+    /// Log starts that retention moved.
+    pub log_starts_moved: Counter,
+    /// Segments given back because nothing in them is live.
+    pub segments_dropped: Counter,
+    /// Bytes of those segments, and bytes freed inside others.
+    pub bytes_freed: Counter,
+    /// Rounds of retention that failed for a range.
+    pub retention_failures: Counter,
     /// Entry bytes sent to consumers.
     pub fetched_bytes: Counter,
+    /// Partitions of fetches answered `data_damaged`.
+    pub damaged_reads: Counter,
     /// Fetch requests answered.
     pub fetches: Counter,
 }

@@ -3,19 +3,20 @@
 //! Everything about a batch is checked here, once: sizes, checksum, the shape of its columns. A small body is still in the
 //! connection's receive buffer and is copied once, by the log; a large one is received into the memory that goes to disk.
 
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use minikafka_core::batch::{BatchError, BatchView};
 use minikafka_core::chain::replica::Answer;
 use minikafka_core::entry::{Codec, EntryHeader, EntryKind};
 use minikafka_core::wire::{ErrorReply, ProduceReply, ProduceRequest};
-use minikafka_core::{Epoch, ErrorCode, LogIndex, Offset, RunningHash, Timestamp, checksum, limits};
+use minikafka_core::{Epoch, ErrorCode, LogIndex, Offset, PartitionKey, RunningHash, Timestamp, checksum, limits};
 use minikafka_net::{Hangup, Reply, Request};
-use minikafka_storage::Body;
 use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::Permit;
+use minikafka_storage::{Body, BodyBuffer};
 
+use crate::quota::Charge;
 use crate::range::{Completion, Range};
 use crate::service::ShardService;
 use crate::shard::Shard;
@@ -24,11 +25,18 @@ use crate::shard::Shard;
 struct Refusal {
     code: ErrorCode,
     message: String,
+    retry_after_ms: u32,
+}
+
+impl Refusal {
+    fn because(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after_ms: 0 }
+    }
 }
 
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
-        Self { code, message: code.advice().to_owned() }
+        Self::because(code, code.advice())
     }
 }
 
@@ -37,29 +45,32 @@ impl<D: Disk> ShardService<D> {
     pub(crate) async fn produce(&self, mut request: Request<'_>) -> Result<(), Hangup> {
         let message: ProduceRequest = request.message()?;
         let Request { bulk, reply, .. } = request;
-        let range = match self.check_header(&message.header, bulk.len()) {
-            Ok(range) => range,
+        let checked = self.check_header(&message.header, bulk.len());
+        let charged = checked.and_then(|range| Ok((self.charge(&range, &message.header)?, range)));
+        let (charge, range) = match charged {
+            Ok(charged) => charged,
             Err(refusal) => {
                 self.refuse(reply, &refusal);
                 return Ok(());
             }
         };
-        let permit = self.shard.produce_budget.take(bulk.len() as u64).await;
+        let memory_bytes = BodyBuffer::<D>::memory_bytes(message.header.body_bytes);
+        let permit = self.shard.produce_budget.take(memory_bytes).await;
         if let Some(body) = bulk.whole().filter(|body| body.len() < limits::UNCOPIED_BODY_BYTES_MIN as usize) {
             let checked = check_body(&message.header, checksum::crc32c(body), body);
-            self.append(&range, &message, Body::Copied(body), checked, (reply, permit)).await;
+            self.append(&range, &message, Body::Copied(body), checked, (reply, permit, charge)).await;
         } else {
             let mut buffer = range.log().body_buffer(message.header.body_bytes);
             let crc = bulk.receive_into(buffer.body_mut()).await?;
             let checked = check_body(&message.header, crc, buffer.body());
-            self.append(&range, &message, Body::Whole(buffer), checked, (reply, permit)).await;
+            self.append(&range, &message, Body::Whole(buffer), checked, (reply, permit, charge)).await;
         }
         Ok(())
     }
 
     /// What can be said before the body is here.
     fn check_header(&self, header: &EntryHeader, bulk_bytes: usize) -> Result<Rc<Range<D>>, Refusal> {
-        let invalid = |what: &str| Refusal { code: ErrorCode::InvalidBatch, message: what.to_owned() };
+        let invalid = |what: &str| Refusal::because(ErrorCode::InvalidBatch, what);
         if header.kind != EntryKind::Batch {
             return Err(invalid("only batches can be produced"));
         }
@@ -79,13 +90,29 @@ impl<D: Disk> ShardService<D> {
         self.shard.range(header.range).ok_or_else(|| ErrorCode::NotOwner.into())
     }
 
+    /// Takes the batch's part of its topic's quota, if the topic has one.
+    fn charge(&self, range: &Range<D>, header: &EntryHeader) -> Result<Option<Charge<D>>, Refusal> {
+        let config = range.config_of(header.partition_key());
+        let Some(per_second) = config.map(|config| config.produce_bytes_per_second).filter(|&rate| rate > 0) else {
+            return Ok(None);
+        };
+        match Charge::take(&self.shard, header.topic, per_second, header.body_bytes.into()) {
+            Ok(charge) => Ok(Some(charge)),
+            Err(retry_after_ms) => {
+                self.shard.metrics.produce_throttled.add(1);
+                let message = format!("the topic's quota on this shard is {per_second} bytes a second");
+                Err(Refusal { code: ErrorCode::Throttled, message, retry_after_ms })
+            }
+        }
+    }
+
     async fn append(
         &self,
         range: &Rc<Range<D>>,
         message: &ProduceRequest,
         body: Body<'_, D>,
         checked: Result<(), Refusal>,
-        (reply, permit): (Reply, Permit),
+        (reply, permit, charge): (Reply, Permit, Option<Charge<D>>),
     ) {
         range.append_space().await;
         if let Err(refusal) = checked {
@@ -98,6 +125,9 @@ impl<D: Disk> ShardService<D> {
             shard: self.shard.clone(),
             records: header.record_count,
             body_bytes: header.body_bytes,
+            range: Rc::downgrade(range),
+            partition: header.partition_key(),
+            charge,
             _permit: permit,
         };
         range.produce(header, message.epoch, body, Box::new(completion), deadline);
@@ -105,7 +135,7 @@ impl<D: Disk> ShardService<D> {
 
     fn refuse(&self, reply: Reply, refusal: &Refusal) {
         self.shard.metrics.produce_refused.add(1);
-        reply.fail_with(refusal.code, &ErrorReply::because(&refusal.message));
+        reply.fail_with(refusal.code, &ErrorReply::because(&refusal.message).after_ms(refusal.retry_after_ms));
     }
 }
 
@@ -117,16 +147,15 @@ fn check_body(header: &EntryHeader, crc: u32, body: &[u8]) -> Result<(), Refusal
     if header.codec != Codec::None {
         return Ok(());
     }
-    let view = BatchView::parse(body, header).map_err(|error| Refusal {
-        code: match error {
+    let view = BatchView::parse(body, header).map_err(|error| {
+        let code = match error {
             BatchError::RecordBytes { .. } => ErrorCode::RecordTooLarge,
             _ => ErrorCode::InvalidBatch,
-        },
-        message: error.to_string(),
+        };
+        Refusal::because(code, error.to_string())
     })?;
     if !view.offset_delta_bytes().is_empty() {
-        let message = "offset_deltas are written by compaction only".to_owned();
-        return Err(Refusal { code: ErrorCode::InvalidBatch, message });
+        return Err(Refusal::because(ErrorCode::InvalidBatch, "offset_deltas are written by compaction only"));
     }
     Ok(())
 }
@@ -142,11 +171,18 @@ struct ClientReply<D: Disk> {
     shard: Rc<Shard<D>>,
     records: u32,
     body_bytes: u32,
+    /// Weak, because the range holds those who wait.
+    range: Weak<Range<D>>,
+    partition: PartitionKey,
+    charge: Option<Charge<D>>,
     _permit: Permit,
 }
 
 impl<D: Disk> Completion for ClientReply<D> {
-    fn complete(self: Box<Self>, answer: Answer) {
+    fn complete(mut self: Box<Self>, answer: Answer) {
+        if let Some(charge) = self.charge.take() {
+            charge.settle(refusal_of(&answer));
+        }
         match answer {
             Answer::Done { base_offset, append_timestamp } => {
                 self.shard.metrics.produced_records.add(self.records.into());
@@ -155,10 +191,32 @@ impl<D: Disk> Completion for ClientReply<D> {
             }
             Answer::Refused { code, epoch } => {
                 self.shard.metrics.produce_refused.add(1);
-                let error = ErrorReply::of(code).at_epoch(epoch).after_ms(retry_after_ms(code));
+                let error = match code {
+                    ErrorCode::BatchTooLarge => ErrorReply::because(self.too_large()),
+                    code => match self.range.upgrade() {
+                        Some(range) => ErrorReply::because(range.refusal(code)),
+                        None => ErrorReply::of(code),
+                    },
+                };
+                let error = error.at_epoch(epoch).after_ms(retry_after_ms(code));
                 self.reply.fail_with(code, &error);
             }
         }
+    }
+}
+
+impl<D: Disk> ClientReply<D> {
+    fn too_large(&self) -> String {
+        let config = self.range.upgrade().and_then(|range| range.config_of(self.partition));
+        let most = config.map_or(limits::BATCH_BODY_BYTES_MAX, |config| config.batch_bytes_max);
+        format!("the batch has {} bytes, its topic takes at most {most}", self.body_bytes)
+    }
+}
+
+fn refusal_of(answer: &Answer) -> Option<ErrorCode> {
+    match answer {
+        Answer::Done { .. } => None,
+        Answer::Refused { code, .. } => Some(*code),
     }
 }
 

@@ -8,6 +8,7 @@
 mod change;
 mod pending;
 mod recovery;
+mod retention;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,6 +17,7 @@ use std::rc::Rc;
 use minikafka_core::chain::replica::{Answer, AppendBody, Input, Output, Replica, RequestId};
 use minikafka_core::control::ControlEntry;
 use minikafka_core::entry::{EntryHeader, entry_bytes};
+use minikafka_core::topic::TopicConfig;
 use minikafka_core::{Epoch, ErrorCode, LogIndex, Offset, PartitionKey, RangeKey};
 use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::Notify;
@@ -25,9 +27,13 @@ use quanta::Instant;
 use crate::clock::Clock;
 pub use pending::Completion;
 use pending::{Pending, PendingRequests};
+use retention::Upkeep;
 
 /// No control entry is longer.
 const CONTROL_BODY_BYTES_MAX: u32 = 256;
+/// While the disk is full, batches leave this much of the last segment to control entries: without a log start, nothing
+/// would ever be deleted and no space come back.
+const CONTROL_ROOM_BYTES: usize = 256 << 10;
 
 /// Whether "this range has a log" is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +82,7 @@ pub struct Range<D: Disk> {
     driving: Cell<bool>,
     log_promise: Cell<LogPromise>,
     committed: Notify,
+    upkeep: Upkeep,
 }
 
 impl<D: Disk> Range<D> {
@@ -117,6 +124,11 @@ impl<D: Disk> Range<D> {
         Some(PartitionOffsets { log_start, committed_end, next_offset: state.next_offset, previous: state.previous })
     }
 
+    /// Settings of a partition; none when it is not open here.
+    pub fn config_of(&self, key: PartitionKey) -> Option<TopicConfig> {
+        self.replica.borrow().state().partition(key).map(|state| state.config)
+    }
+
     /// Waits, first come first served, until the log takes more; a log that takes nothing any more says so at the append.
     pub async fn append_space(&self) {
         while matches!(self.log.check_append(), Err(AppendError::Backlog(_))) {
@@ -135,7 +147,7 @@ impl<D: Disk> Range<D> {
         reply: Box<dyn Completion>,
         deadline: Instant,
     ) {
-        if let Err(code) = self.make_room(header.entry_bytes()) {
+        if let Err(code) = self.make_room_for_batch(header.entry_bytes()) {
             return reply.complete(Answer::Refused { code, epoch: Epoch(0) });
         }
         let request = self.pending.borrow_mut().insert(Pending::Produce { reply, deadline });
@@ -154,14 +166,38 @@ impl<D: Disk> Range<D> {
     /// Rolls the segment if it must be, and makes sure that the log will take the entry: once the machine has folded an
     /// entry in, there is no way back.
     fn make_room(&self, bytes: usize) -> Result<(), ErrorCode> {
+        if matches!(self.log.check_append(), Err(AppendError::Failed(_))) {
+            return Err(ErrorCode::RangeFailed);
+        }
         if self.log.must_roll(bytes) {
-            self.log.roll(self.replica.borrow().state().snapshot());
+            self.roll();
         }
         self.log.check_append().map_err(|error| match error {
             AppendError::NoSpace => ErrorCode::DiskFull,
             AppendError::Backlog(_) => ErrorCode::Overloaded,
             AppendError::Failed(_) => ErrorCode::RangeFailed,
         })
+    }
+
+    fn make_room_for_batch(&self, bytes: usize) -> Result<(), ErrorCode> {
+        if self.log.next_waits_for_space() && self.log.must_roll(bytes + CONTROL_ROOM_BYTES) {
+            return Err(ErrorCode::DiskFull);
+        }
+        self.make_room(bytes)
+    }
+
+    /// Ends the active segment; called between entries, when the fold is that of the log's end.
+    fn roll(&self) {
+        self.log.roll(self.replica.borrow().state().snapshot());
+    }
+
+    /// What a client is told that is refused with `code`: for a range that takes no writes, why, naming file and place.
+    pub fn refusal(&self, code: ErrorCode) -> String {
+        let loss = self.log.loss().map(LogError::Damaged);
+        match loss.or_else(|| self.log.failed()) {
+            Some(reason) if code == ErrorCode::RangeFailed => format!("range {}: {reason}", self.key),
+            _ => code.advice().to_owned(),
+        }
     }
 
     /// Answers `timed_out` to whom waited too long; returns how many.
@@ -178,7 +214,7 @@ impl<D: Disk> Range<D> {
     /// Waits for what is in flight and closes the log.
     pub async fn close(self: Rc<Self>) -> Result<(), LogError> {
         self.pending.borrow_mut().refuse_all(ErrorCode::ShuttingDown);
-        self.log.close().await
+        self.log.close_with_checkpoint(|| self.replica.borrow().state().snapshot()).await
     }
 
     /// Steps the machine and carries out what follows.

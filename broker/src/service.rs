@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use glommio::{TaskQueueHandle, spawn_local_into};
 use minikafka_core::wire::{
-    ActivateRequest, Api, AppendControlRequest, FetchRequest, ListOffsetsRequest, ReconcileRequest, SealRequest, Wire,
+    ActivateRequest, Api, AppendControlRequest, DeleteRecordsRequest, FetchRequest, ListOffsetsRequest,
+    ReconcileRequest, SealRequest, Wire,
 };
 use minikafka_core::{ErrorCode, limits};
 use minikafka_net::{Hangup, Reply, Request, Service, SharedBytes};
@@ -37,6 +38,11 @@ impl<D: Disk> Service for ShardService<D> {
             return Ok(());
         }
         match request.api {
+            Api::Produce if self.shard.quotas.are_per_connection() => {
+                let (peer, bytes, connection) = (request.peer(), request.bulk.len() as u64, request.reply.queue());
+                self.produce(request).await?;
+                self.pace(peer, bytes, &connection).await;
+            }
             Api::Produce => return self.produce(request).await,
             Api::Fetch => {
                 let message = request.message()?;
@@ -50,6 +56,15 @@ impl<D: Disk> Service for ShardService<D> {
                 }
                 let shard = self.shard.clone();
                 self.answer(self.reading, request.reply, async move { shard.list_offsets(&message).await });
+            }
+            Api::DeleteRecords => {
+                let message: DeleteRecordsRequest = request.message()?;
+                if message.partitions.len() > PARTITIONS_MAX {
+                    request.reply.fail(ErrorCode::InvalidArgument);
+                    return Ok(());
+                }
+                let shard = self.shard.clone();
+                self.answer(self.reading, request.reply, async move { shard.delete_records(&message).await });
             }
             Api::Seal => {
                 let (shard, message): (_, SealRequest) = (self.shard.clone(), request.message()?);
@@ -67,7 +82,7 @@ impl<D: Disk> Service for ShardService<D> {
                 let (shard, message): (_, AppendControlRequest) = (self.shard.clone(), request.message()?);
                 self.answer(self.changing, request.reply, async move { shard.append_control(message).await });
             }
-            Api::Hello | Api::Prove | Api::Resolve | Api::CreateTopic | Api::DeleteTopic => {
+            Api::Hello | Api::Prove | Api::Resolve | Api::CreateTopic | Api::DeleteTopic | Api::AlterTopic => {
                 request.reply.fail(ErrorCode::Misdirected);
             }
         }

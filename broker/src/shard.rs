@@ -9,6 +9,7 @@ use std::time::Duration;
 use minikafka_core::chain::ChainMember;
 use minikafka_core::{ErrorCode, RangeKey, limits};
 use minikafka_storage::disk::Disk;
+use minikafka_storage::segment_pool::PoolCounts;
 use minikafka_storage::wait::{ByteBudget, Notify, join_all};
 use minikafka_storage::{LogError, Promise, PromiseFile, ShardStorage, StorageConfig};
 
@@ -16,6 +17,7 @@ use crate::clock::Clock;
 use crate::fetch::Readers;
 use crate::metrics::ShardMetrics;
 use crate::owners::RangeOwners;
+use crate::quota::Quotas;
 use crate::range::{Range, RangeShared};
 
 /// How often a shard looks after idle logs and requests that waited too long.
@@ -30,7 +32,7 @@ enum Slot<D: Disk> {
 /// One shard.
 pub struct Shard<D: Disk> {
     me: ChainMember,
-    storage: Rc<ShardStorage<D>>,
+    pub(crate) storage: Rc<ShardStorage<D>>,
     shared: Rc<RangeShared<D>>,
     /// Every promise this node made before it started, whichever shard made it.
     known: BTreeMap<RangeKey, Promise>,
@@ -42,6 +44,8 @@ pub struct Shard<D: Disk> {
     /// Memory of batches from receiving until they are answered.
     pub(crate) produce_budget: ByteBudget,
     pub(crate) readers: Readers,
+    /// How much may be produced per second.
+    pub quotas: Quotas,
     /// What happened so far.
     pub metrics: ShardMetrics,
 }
@@ -72,6 +76,7 @@ impl<D: Disk> Shard<D> {
             fetch_budget: ByteBudget::new(budget_bytes.max(u64::from(limits::FETCH_BYTES_MAX))),
             produce_budget: ByteBudget::new(budget_bytes.max(u64::from(limits::BATCH_BODY_BYTES_MAX))),
             readers: Readers::default(),
+            quotas: Quotas::default(),
             metrics: ShardMetrics::default(),
         }))
     }
@@ -84,6 +89,11 @@ impl<D: Disk> Shard<D> {
     /// Its disk.
     pub fn disk(&self) -> &D {
         &self.shared.disk
+    }
+
+    /// Segment files that its logs took since the start.
+    pub fn segments_taken(&self) -> PoolCounts {
+        self.storage.pool().taken()
     }
 
     /// Its clock.
@@ -155,13 +165,14 @@ impl<D: Disk> Shard<D> {
         Range::open(&self.storage, self.shared.clone(), key, self.me, promise).await
     }
 
-    /// Looks after idle logs and requests that waited too long.
+    /// Looks after idle logs, requests that waited too long, and quotas.
     pub fn tick(&self) {
         let now = self.clock().monotonic();
         for range in self.ranges() {
             range.tick();
             self.metrics.produce_timeouts.add(range.expire(now) as u64);
         }
+        self.quotas.forget_full(self.clock().monotonic_ns());
     }
 
     /// Closes every log; the first error is told, the others are logged.

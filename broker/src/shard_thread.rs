@@ -1,5 +1,6 @@
 //! The thread of a shard: one glommio executor, from its start to its end.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -7,8 +8,11 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use futures_channel::{mpsc as ended, oneshot};
+use futures_lite::future;
 use glommio::timer::sleep;
-use glommio::{ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares, executor, spawn_local};
+use glommio::{
+    ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares, executor, spawn_local, spawn_local_into,
+};
 use minikafka_core::chain::ChainMember;
 use minikafka_core::{Incarnation, ShardId, StoreId};
 use minikafka_net::{ClusterSecret, Listener, Server, ServerConfig, ServerIdentity};
@@ -24,6 +28,8 @@ use crate::shard::{Shard, TICK};
 
 /// Reads get this many shares of the core where appends get 1,000: catching up does not slow the tail.
 const READING_SHARES: usize = 250;
+/// Deleting what is old may take its time.
+const RETENTION_SHARES: usize = 100;
 /// A controller's request must not wait behind a full queue of appends for longer than this.
 const CHANGE_LATENCY: Duration = Duration::from_millis(10);
 
@@ -57,6 +63,7 @@ impl ShardThread {
         let executor = LocalExecutorBuilder::new(placement(&start.config, shard))
             .name(&format!("shard-{shard}"))
             .io_memory(start.config.memory_bytes_per_shard as usize / 2)
+            .spin_before_park(start.config.spin)
             .spawn(move || run(start, stopped));
         let join = executor.map_err(|error| BrokerError::Executor { shard, reason: error.to_string() })?;
         Ok(Self { shard, stop: Some(stop), join })
@@ -119,6 +126,9 @@ struct ShardRun {
     service: Rc<ShardService<DmaDisk>>,
     server: Server,
     ticking: glommio::Task<()>,
+    retaining: glommio::Task<()>,
+    /// Tells the retention task to end.
+    retention_stops: Rc<Cell<bool>>,
 }
 
 impl ShardRun {
@@ -132,37 +142,56 @@ impl ShardRun {
         let disk = DmaDisk::open(&config.data_dir, durability).await.map_err(|error| failed(error.to_string()))?;
         let me = ChainMember { node: config.node, shard: id, store, incarnation };
         let budget_bytes = config.memory_bytes_per_shard / 4;
-        let storage = StorageConfig { recent_bytes_max: budget_bytes, ..StorageConfig::default() };
+        let storage = StorageConfig {
+            recent_bytes_max: budget_bytes,
+            segment_bytes_max: config.segment_bytes_max,
+            pool_bytes_max: config.recycled_bytes_max,
+            ..StorageConfig::default()
+        };
         let shard = Shard::open(disk, &config.data_dir, me, config.shards, owners, storage, budget_bytes).await?;
+        shard.quotas.set_per_connection(config.produce_quota_per_connection);
         let queue = |shares, latency, name: &str| executor().create_task_queue(Shares::Static(shares), latency, name);
         let service = Rc::new(ShardService {
             shard: shard.clone(),
             reading: queue(READING_SHARES, Latency::NotImportant, "reading"),
             changing: queue(1_000, Latency::Matters(CHANGE_LATENCY), "changing"),
-            stopping: std::cell::Cell::new(false),
+            stopping: Cell::new(false),
         });
         let address = listen_address(&config, id)?;
         let listener = Listener::bind(address).map_err(|source| BrokerError::Listen { shard: id, source })?;
         let server = Server::start(listener, server_config(&config, id), service.clone());
         let ticking = spawn_local(tick(shard.clone()));
+        let retention_stops = Rc::new(Cell::new(false));
+        let retaining = shard.clone().keep_retention(config.retention_check, retention_stops.clone());
+        let background = queue(RETENTION_SHARES, Latency::NotImportant, "retention");
+        let retaining = spawn_local_into(retaining, background).map_err(|error| failed(error.to_string()))?;
         tracing::info!(shard = %id, %address, ?durability, "shard listens");
-        Ok(Self { shard, service, server, ticking })
+        Ok(Self { shard, service, server, ticking, retaining, retention_stops })
     }
 
     async fn stop(self) -> Result<(), BrokerError> {
         self.service.stopping.set(true);
+        self.retention_stops.set(true);
         let report = self.server.stop(DRAIN).await;
         if report.cut_off > 0 {
             tracing::warn!(connections = report.cut_off, "cut connections off that were not done in time");
         }
         self.ticking.cancel().await;
+        // What it began it finishes, so that no file is left open; a commit that does not come is not waited for.
+        let late = async {
+            sleep(DRAIN).await;
+            tracing::warn!(shard = %self.shard.me().shard, "retention did not end in time");
+        };
+        future::or(self.retaining, late).await;
         self.shard.close().await?;
-        let metrics = &self.shard.metrics;
+        let (metrics, segments) = (&self.shard.metrics, self.shard.segments_taken());
         tracing::info!(
             shard = %self.shard.me().shard,
             produced_records = metrics.produced_records.get(),
             produced_bytes = metrics.produced_bytes.get(),
             fetched_bytes = metrics.fetched_bytes.get(),
+            segments_recycled = segments.recycled,
+            segments_created = segments.created,
             "shard stopped; everything is durable and closed"
         );
         Ok(())

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use minikafka_core::chain::ChainMember;
-use minikafka_core::chain::replica::{Input, Recovered, Replica};
+use minikafka_core::chain::replica::{Recovered, Replica};
 use minikafka_core::control::ControlEntry;
 use minikafka_core::entry::{EntryHeader, EntryKind};
 use minikafka_core::range_state::RangeState;
@@ -13,14 +13,16 @@ use minikafka_core::wire::Wire;
 use minikafka_core::{Epoch, RangeKey};
 use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::Notify;
-use minikafka_storage::{LogError, Promise, RangeLog, RecoveryReport, RecoveryVisitor, ShardStorage};
+use minikafka_storage::{Damage, LogError, Promise, RangeLog, RecoveryReport, RecoveryVisitor, ShardStorage};
 
-use super::{LogPromise, Range, RangeShared};
+use super::{LogPromise, Range, RangeShared, Upkeep};
 
 /// Folds what recovery delivers.
 #[derive(Default)]
 pub(super) struct StateVisitor {
     state: RangeState,
+    /// Entries before the next one are lost: it may name partitions that nobody saw opened.
+    damaged: bool,
     /// The first thing that was readable as bytes but not as what it should be.
     defect: Option<String>,
 }
@@ -34,6 +36,14 @@ impl StateVisitor {
         }
     }
 
+    /// A batch behind a lost stretch tells that its partition is open, and where it stands.
+    fn fold(&mut self, header: &EntryHeader, control: Option<&ControlEntry>) {
+        if self.damaged && header.kind == EntryKind::Batch {
+            self.state.open_unknown(header.partition_key(), header.base_offset);
+        }
+        self.state.apply(header, control);
+    }
+
     fn defect(&mut self, what: &str, reason: impl std::fmt::Display) {
         let text = format!("{what} is whole but not of this release ({reason}); start the release that wrote it");
         self.defect.get_or_insert(text);
@@ -42,7 +52,7 @@ impl StateVisitor {
 
 impl RecoveryVisitor for StateVisitor {
     fn snapshot(&mut self, snapshot: Option<&[u8]>) {
-        self.state = RangeState::default();
+        (self.state, self.damaged) = (RangeState::default(), false);
         match snapshot.map(RangeState::restore) {
             Some(Ok(state)) => self.state = state,
             Some(Err(error)) => self.defect("the snapshot", error),
@@ -58,7 +68,15 @@ impl RecoveryVisitor for StateVisitor {
                 Err(error) => return self.defect(&format!("control entry {}", header.index), error),
             },
         };
-        self.state.apply(header, control.as_ref());
+        self.fold(header, control.as_ref());
+    }
+
+    fn header(&mut self, header: &EntryHeader) {
+        self.fold(header, None);
+    }
+
+    fn damaged(&mut self, _damage: &Damage) {
+        self.damaged = true;
     }
 
     fn take_snapshot(&mut self) -> Vec<u8> {
@@ -77,10 +95,15 @@ impl<D: Disk> Range<D> {
     ) -> Result<Rc<Self>, LogError> {
         let mut visitor = StateVisitor::default();
         let opened = RangeLog::open(storage.clone(), key, &mut visitor).await?;
-        let state = visitor.finish(key)?;
         let report = opened.report;
+        let mut state = visitor.finish(key)?;
+        if report.loss.is_some() {
+            // The last entries may be among the lost; where the log ends is known all the same.
+            state.end_at(report.end);
+        }
         let promised = promise.map_or(Epoch(0), |promise| promise.promised);
-        let recovered = Recovered { state, promised, marker: marker(key, &report, promise) };
+        let recovered =
+            Recovered { state, promised, marker: marker(key, &report, promise), damaged: report.loss.is_some() };
         let log_promise = match promise {
             Some(Promise { has_log: true, .. }) => LogPromise::Durable,
             _ => LogPromise::Absent,
@@ -96,6 +119,7 @@ impl<D: Disk> Range<D> {
             driving: Cell::new(false),
             log_promise: Cell::new(log_promise),
             committed: Notify::default(),
+            upkeep: Upkeep::default(),
         });
         let weak = Rc::downgrade(&range);
         range.log.on_durable(move || {
@@ -114,8 +138,8 @@ impl<D: Disk> Range<D> {
         for damage in &report.damage {
             tracing::error!(range = %self.key, %damage, "stored data is damaged");
         }
-        if !report.damage.is_empty() {
-            self.drive(Input::WriteFailed);
+        if let Some(loss) = &report.loss {
+            tracing::error!(range = %self.key, %loss, "entries are lost: the range serves what is good and takes no writes");
         }
         if report.has_file && self.log_promise.get() == LogPromise::Absent {
             // A crash came between the first flush and the promise: nothing was acknowledged, but there is a log now.

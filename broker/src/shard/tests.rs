@@ -3,7 +3,7 @@
 //! Proof that it can fail: with `Faults::lies_about_durability` set in `crash_and_retry`, seed 0 ends with "60 were
 //! acknowledged, 1 are there".
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,12 +15,15 @@ use minikafka_core::entry::EntryHeader;
 use minikafka_core::topic::TopicConfig;
 use minikafka_core::wire::*;
 use minikafka_core::*;
-use minikafka_storage::disk::Durability;
 use minikafka_storage::disk::sim::{Faults, SimDisk, SimExecutor};
+use minikafka_storage::disk::{DiskFile, Durability};
 use minikafka_storage::{Body, StorageConfig};
 
 use super::*;
 use crate::range::Completion;
+
+mod damage;
+mod retention;
 
 const RANGE: RangeKey = RangeKey { ring: RingId(1), range: RangeId(5) };
 const PARTITION: PartitionKey = PartitionKey { topic: TopicId(0xabc), partition: Partition(0) };
@@ -60,8 +63,12 @@ impl Life {
 
     /// What the controller does at every start: seal, reconcile to the own end, activate.
     async fn change_epoch(&self) {
-        let (me, epoch, range) = (self.shard.me(), self.epoch, RANGE.range);
-        let (writer, incarnation, ring) = (WriterId(1), me.incarnation, RANGE.ring);
+        self.change_epoch_of(RANGE).await;
+    }
+
+    async fn change_epoch_of(&self, RangeKey { ring, range }: RangeKey) {
+        let (me, epoch) = (self.shard.me(), self.epoch);
+        let (writer, incarnation) = (WriterId(1), me.incarnation);
         let seal = SealRequest { writer, incarnation, ring, ranges: vec![SealRange { range, epoch }] };
         let sealed = self.shard.seal(seal).await;
         let report = &sealed.ranges[0];
@@ -76,8 +83,10 @@ impl Life {
     }
 
     async fn open_partition(&self) -> Option<ErrorCode> {
-        let (config, start_offset) = (TopicConfig::default(), Offset(0));
-        let entry = ControlEntry::PartitionOpen { partition: PARTITION, config, start_offset, previous: None };
+        self.control(open_entry(PARTITION, TopicConfig::default())).await
+    }
+
+    async fn control(&self, entry: ControlEntry) -> Option<ErrorCode> {
         let entries = vec![AppendControlRange { range: RANGE, epoch: self.epoch, entry }];
         self.shard.append_control(AppendControlRequest { entries }).await.entries[0].error
     }
@@ -104,7 +113,12 @@ impl Life {
 
     /// Every value from the log start to the committed end.
     async fn read_all(&self) -> Vec<(Offset, Vec<u8>)> {
-        let (mut values, mut offset) = (Vec::new(), Offset(0));
+        self.read_from(0).await
+    }
+
+    /// The same from an offset on.
+    async fn read_from(&self, offset: u64) -> Vec<(Offset, Vec<u8>)> {
+        let (mut values, mut offset) = (Vec::new(), Offset(offset));
         loop {
             let wanted =
                 FetchPartition { range: RANGE, epoch: self.epoch, partition: PARTITION, offset, bytes_max: 20_000 };
@@ -120,6 +134,11 @@ impl Life {
             offset = Offset(values.last().expect("an entry has a record").0.0 + 1);
         }
     }
+}
+
+fn open_entry(partition: PartitionKey, config: TopicConfig) -> ControlEntry {
+    let (version, start_offset) = (ConfigVersion::FIRST, Offset(0));
+    ControlEntry::PartitionOpen { partition, config, version, start_offset, previous: None }
 }
 
 type Answers = Rc<RefCell<Vec<(i32, Answer)>>>;
