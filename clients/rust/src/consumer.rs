@@ -22,7 +22,7 @@ mod options;
 mod progress;
 mod records;
 
-pub use options::{ConsumerOptions, OutOfRangePolicy, StartAt};
+pub use options::{ConsumerOptions, OnDamage, OutOfRangePolicy, Skipped, StartAt};
 pub use records::{ConsumerRecord, FetchedRecords};
 
 use progress::{Progress, Taken};
@@ -79,7 +79,8 @@ impl Consumer {
     /// long poll without a deadline of its own); cancel-safe: nothing is lost when the future is dropped.
     ///
     /// # Errors
-    /// What a partition cannot go on with: `offset_out_of_range` under [`OutOfRangePolicy::Error`], [`Error::Damaged`],
+    /// What a partition cannot go on with: `offset_out_of_range` under [`OutOfRangePolicy::Error`], [`Error::DataDamaged`]
+    /// under [`OnDamage::Stop`], [`Error::Damaged`],
     /// `unknown_topic`, … That partition then stands still until a `seek`; the others go on. When no other is left, the
     /// error is returned again by every call.
     pub async fn next_batch(&mut self) -> Result<FetchedRecords> {
@@ -177,6 +178,11 @@ impl Consumer {
         progress
             .positions()
             .all(|(partition, position, end)| end.is_some_and(|end| self.read_to(partition, position) >= end))
+    }
+
+    /// What was left out so far under [`OnDamage::Skip`], in the order in which it was met; the latest 1,024 stretches.
+    pub fn skipped(&self) -> Vec<Skipped> {
+        self.shared.progress().skipped().to_vec()
     }
 
     /// The topic.

@@ -122,6 +122,23 @@ pub enum Error {
         /// What does not match.
         reason: Arc<str>,
     },
+    /// Records are damaged on the broker's disk, and no other member of the chain has them.
+    #[error(
+        "topic {topic} partition {partition}: records from offset {first} on are damaged on the broker's disk, {}. The \
+         broker's log names file and place: restore the file from a backup, or go on without them with OnDamage::Skip \
+         (consume --skip-damaged)",
+        until(*.resume)
+    )]
+    DataDamaged {
+        /// The topic.
+        topic: Arc<str>,
+        /// The partition.
+        partition: Partition,
+        /// The first offset that is lost.
+        first: Offset,
+        /// The first one behind the damage that can be read, if any can.
+        resume: Option<Offset>,
+    },
     /// A setting is outside its range.
     #[error("option {option} is not valid: {reason}")]
     InvalidOption {
@@ -250,6 +267,10 @@ pub(crate) const fn nothing_was_written(code: ErrorCode) -> bool {
             | ErrorCode::DataDamaged
             | ErrorCode::Internal
     )
+}
+
+fn until(resume: Option<Offset>) -> String {
+    resume.map_or_else(|| "and nothing behind it can be read".to_owned(), |resume| format!("up to before {resume}"))
 }
 
 fn advice_of_deadline(outcome_unknown: bool) -> &'static str {

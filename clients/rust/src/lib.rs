@@ -19,13 +19,16 @@ mod error;
 mod gateway;
 mod map;
 mod offsets;
+mod partition_requests;
 mod pool;
 pub mod producer;
 mod topics;
 
 pub use client::{Client, ClientBuilder, ClientOptions};
 pub use connection::{ClusterSecret, ConnectOptions, Connection, Reply};
-pub use consumer::{Consumer, ConsumerOptions, ConsumerRecord, FetchedRecords, OutOfRangePolicy, StartAt};
+pub use consumer::{
+    Consumer, ConsumerOptions, ConsumerRecord, FetchedRecords, OnDamage, OutOfRangePolicy, Skipped, StartAt,
+};
 pub use error::{BrokerError, Error, Result};
 pub use map::{ClusterMap, RangeOwner};
 pub use producer::{BatchDelivery, DeliveredRun, Delivery, DeliveryFuture, Producer, ProducerOptions, ProducerRecord};

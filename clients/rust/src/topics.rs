@@ -1,12 +1,12 @@
-//! Topics: created, described, listed, deleted.
+//! Topics: created, described, listed, altered, deleted.
 
 use std::time::Duration;
 
 use minikafka_core::ErrorCode;
-use minikafka_core::topic::{TopicConfig, check_name};
+use minikafka_core::topic::{TopicConfig, TopicConfigChange, check_name};
 use minikafka_core::wire::{
-    Api, CreateTopicRequest, DecodeError, DeleteTopicRequest, Reader, ResolveReply, ResolveRequest, TopicDescription,
-    Wire,
+    AlterTopicRequest, Api, CreateTopicRequest, DecodeError, DeleteTopicRequest, Reader, ResolveReply, ResolveRequest,
+    TopicDescription, Wire,
 };
 use tokio::time::Instant;
 
@@ -20,7 +20,7 @@ pub struct TopicOptions {
     pub partitions: u32,
     /// Members of every chain. Default: 0, the cluster's default.
     pub replication: u16,
-    /// Retention and batch size. Default: keep everything, 4 MiB.
+    /// Retention, batch size, quota. Default: keep everything, 4 MiB, no quota.
     pub config: TopicConfig,
 }
 
@@ -59,6 +59,27 @@ impl Client {
             }
             created => created?,
         };
+        if let Some(code) = topic.error {
+            return Err(Error::broker(code, format!("topic {name}")));
+        }
+        self.shared().map.learn(&topic);
+        Ok(topic)
+    }
+
+    /// Changes settings of a topic and returns once every partition has them. Producers that run already keep to the batch
+    /// size that they began with; a smaller one refuses their larger batches.
+    ///
+    /// # Errors
+    /// [`Error::Broker`]: `unknown_topic`, `invalid_argument`, or what did not pass before the client's `request_timeout`
+    /// (then the change goes on); [`Error::ConnectFailed`] and the like.
+    pub async fn alter_topic(&self, name: &str, change: TopicConfigChange) -> Result<TopicDescription> {
+        check(name)?;
+        let (deadline, timeout_ms) = self.topic_deadline();
+        let request = AlterTopicRequest { name: name.to_owned(), change, timeout_ms };
+        // Made twice it is as made once, so it does not matter whether an attempt without an answer was carried out.
+        let mut maybe_done = false;
+        let topic: TopicDescription =
+            self.shared().gateways.ask_controller(Api::AlterTopic, &request, deadline, &mut maybe_done).await?;
         if let Some(code) = topic.error {
             return Err(Error::broker(code, format!("topic {name}")));
         }

@@ -33,6 +33,27 @@ pub enum OutOfRangePolicy {
     Error,
 }
 
+/// What happens at records that are damaged on the broker's disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDamage {
+    /// Return [`Error::DataDamaged`], and let the application decide.
+    #[default]
+    Stop,
+    /// Go on with the first record behind the damage that can be read; [`super::Consumer::skipped`] tells what was left out.
+    Skip,
+}
+
+/// Records that were left out because they are damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Of this partition.
+    pub partition: Partition,
+    /// The first of them.
+    pub from: Offset,
+    /// The first one behind them.
+    pub to: Offset,
+}
+
 /// Settings of a [`super::Consumer`]. Each is set by the application.
 #[derive(Clone, Debug)]
 pub struct ConsumerOptions {
@@ -53,6 +74,8 @@ pub struct ConsumerOptions {
     pub fetch_bytes_min: u32,
     /// What happens to a position that does not exist. Default: the error is returned.
     pub out_of_range: OutOfRangePolicy,
+    /// What happens at records that are damaged on the broker's disk. Default: the error is returned.
+    pub on_damage: OnDamage,
 }
 
 impl Default for ConsumerOptions {
@@ -66,6 +89,7 @@ impl Default for ConsumerOptions {
             fetch_wait: Duration::from_millis(500),
             fetch_bytes_min: 1,
             out_of_range: OutOfRangePolicy::default(),
+            on_damage: OnDamage::default(),
         }
     }
 }

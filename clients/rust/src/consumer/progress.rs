@@ -12,7 +12,7 @@ use minikafka_core::wire::{FetchPartition, FetchRequest, TopicDescription};
 use minikafka_core::{Offset, Partition, PartitionKey, RangeKey, limits};
 
 use super::entries::FetchedEntry;
-use super::options::{ConsumerOptions, OutOfRangePolicy};
+use super::options::{ConsumerOptions, OnDamage, OutOfRangePolicy, Skipped};
 use crate::backoff;
 use crate::error::Error;
 use crate::map::ClusterMap;
@@ -56,6 +56,9 @@ pub(super) struct Progress {
     fetch_wait: Duration,
     fetch_bytes_min: u32,
     out_of_range: OutOfRangePolicy,
+    on_damage: OnDamage,
+    /// What was left out, the oldest first; bounded.
+    skipped: Vec<Skipped>,
     partitions: Vec<PartitionProgress>,
     /// Partitions that are in no request, the longest waiting first.
     idle: VecDeque<usize>,
@@ -120,6 +123,8 @@ impl Progress {
             fetch_wait: options.fetch_wait,
             fetch_bytes_min: options.fetch_bytes_min.max(1),
             out_of_range: options.out_of_range,
+            on_damage: options.on_damage,
+            skipped: Vec::new(),
             idle: (0..partitions.len()).collect(),
             partitions,
             ready: VecDeque::new(),
@@ -237,6 +242,10 @@ impl Progress {
                 self.buffered_bytes -= bytes;
                 let position = partition.position;
                 partition.position = position.max(entry.header.next_offset());
+                if partition.batches.is_empty() {
+                    // Behind it may be records that were skipped.
+                    partition.position = partition.position.max(partition.fetch_from);
+                }
                 self.announce(index);
                 return Some(Ok(Taken { index, entry, position }));
             }
@@ -290,6 +299,11 @@ impl Progress {
                 self.announce(index);
             }
         }
+    }
+
+    /// What was left out because it is damaged.
+    pub(super) fn skipped(&self) -> &[Skipped] {
+        &self.skipped
     }
 
     /// Partition, position, committed end.

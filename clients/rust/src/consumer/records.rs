@@ -38,6 +38,13 @@ pub struct FetchedRecords {
 }
 
 impl FetchedRecords {
+    /// The records of a batch as it is stored: for tools that read data files. Its checksums are for whoever read it to
+    /// verify; everything else is verified here, as for a batch that was fetched.
+    pub fn of_stored(header: EntryHeader, body: impl Into<Bytes>) -> Result<Self, String> {
+        let entry = FetchedEntry { header, body: body.into() };
+        Self::open(entry, header.base_offset)?.ok_or_else(|| "the batch has no records".to_owned())
+    }
+
     /// Decompresses and validates. None: the batch has no record at `position` or behind it.
     pub(super) fn open(entry: FetchedEntry, position: Offset) -> Result<Option<Self>, String> {
         let mut header = entry.header;

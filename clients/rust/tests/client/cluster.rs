@@ -41,6 +41,8 @@ pub enum Fault {
     Refuse(ErrorCode),
     /// The same, with this message.
     RefuseSaying(ErrorCode, String),
+    /// The request is not carried out, and may come again after so many milliseconds.
+    Throttle(u32),
     /// The request is carried out, the reply is an error.
     Deny(ErrorCode),
     /// The request is carried out, the reply waits until the gate opens.

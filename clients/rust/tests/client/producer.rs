@@ -376,3 +376,22 @@ async fn without_numbers_order_holds() {
     let deliveries = send(&producer, 0, 0..60).await;
     check_stored(&cluster, &topic, 0, deliveries).await;
 }
+
+/// A quota that is used up delays, and neither reorders nor loses nor fails anything.
+#[tokio::test]
+async fn a_throttled_producer_waits_as_told_and_keeps_order() {
+    let (cluster, topic, producer) = started(1, small_batches()).await;
+    const WAIT: Duration = Duration::from_millis(400);
+    let throttle = || Fault::Throttle(WAIT.as_millis() as u32);
+    // The second batch of the first flight, whose successors are then out of order; and the first of the next.
+    cluster.script(Api::Produce, [Fault::None, throttle()]);
+    let begun = Instant::now();
+    let mut deliveries = send(&producer, 0, 0..50).await;
+    within("all of it", producer.flush()).await.expect("stored");
+    cluster.script(Api::Produce, [throttle()]);
+    deliveries.extend(send(&producer, 0, 50..100).await);
+    check_stored(&cluster, &topic, 0, deliveries).await;
+    assert_eq!(cluster.faults_left(Api::Produce), 0);
+    let took = begun.elapsed();
+    assert!(took >= 2 * WAIT, "it was told to wait twice, and took {took:?}");
+}

@@ -1,5 +1,8 @@
 //! Topics, offsets and the map.
 
+use std::collections::BTreeMap;
+
+use minikafka_client::core::topic::{TopicConfig, TopicConfigChange};
 use minikafka_client::core::wire::Api;
 use minikafka_client::core::{ErrorCode, Offset, Partition, Timestamp};
 use minikafka_client::{Client, Error, OffsetQuery, ProducerOptions, ProducerRecord, TopicOptions};
@@ -131,5 +134,45 @@ async fn offsets_are_listed_across_shards_and_retried_where_a_range_has_moved() 
     let one = client.list_offsets_of("orders", &[Partition(4)], late).await.expect("listed");
     assert_eq!(one, [(Partition(4), Offset(1))]);
     let error = client.list_offsets_of("orders", &[Partition(6)], OffsetQuery::Latest).await.expect_err("none");
+    assert!(matches!(error, Error::NoSuchPartition { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_topic_is_altered_also_when_an_answer_is_lost() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client().await;
+    client.create_topic("orders", TopicOptions { partitions: 3, ..TopicOptions::default() }).await.expect("created");
+    let change = TopicConfigChange { retention_ms: Some(5_000), ..TopicConfigChange::default() };
+    cluster.script(Api::AlterTopic, [Fault::CloseAfter, Fault::Refuse(ErrorCode::TimedOut)]);
+    let altered = client.alter_topic("orders", change).await.expect("altered");
+    assert_eq!(altered.config, TopicConfig { retention_ms: 5_000, ..TopicConfig::default() });
+    assert_eq!(cluster.faults_left(Api::AlterTopic), 0);
+    assert_eq!(client.topic("orders").await.expect("known").config, altered.config, "the map has learned it");
+    let error = client.alter_topic("nothing", change).await.expect_err("it is not there");
+    assert_eq!(error.code(), Some(ErrorCode::UnknownTopic));
+}
+
+#[tokio::test]
+async fn records_are_deleted_across_shards_and_again_where_a_range_has_moved() {
+    let cluster = Cluster::start(3).await;
+    let topic = cluster.create_topic("orders", 6);
+    let client = cluster.client().await;
+    let producer = client.producer("orders", ProducerOptions::default()).await.expect("a producer");
+    for number in 0..24 {
+        let record = ProducerRecord::value(b"x").to(Partition(number % 6));
+        producer.send(record).await.expect("accepted").await.expect("stored");
+    }
+    let moved = cluster.range_of(&topic, 2);
+    let head = cluster.state().heads[moved.range.0 as usize].0;
+    cluster.move_range(moved, (head + 1) % 3);
+    let before: BTreeMap<_, _> = (0..6).map(|number| (Partition(number), Offset(number.into()))).collect();
+    let left = client.delete_records_of("orders", &before).await.expect("deleted");
+    let expected: Vec<_> = [0, 1, 2, 3, 4, 4].into_iter().map(Offset).enumerate().collect();
+    let expected: Vec<_> = expected.into_iter().map(|(at, offset)| (Partition(at as u32), offset)).collect();
+    assert_eq!(left, expected, "what is beyond the end means the end");
+    assert_eq!(client.list_offsets("orders", OffsetQuery::Earliest).await.expect("listed"), expected);
+    cluster.script(Api::DeleteRecords, [Fault::CloseAfter]);
+    assert_eq!(client.delete_records("orders", Partition(3), Offset(2)).await.expect("again"), Offset(3));
+    let error = client.delete_records("orders", Partition(6), Offset(0)).await.expect_err("none");
     assert!(matches!(error, Error::NoSuchPartition { .. }), "{error}");
 }

@@ -7,11 +7,13 @@ use minikafka_core::{ErrorCode, Offset};
 
 use super::{PartitionProgress, Progress, ShardFetch};
 use crate::consumer::entries::FetchedEntry;
-use crate::consumer::options::OutOfRangePolicy;
+use crate::consumer::options::{OnDamage, OutOfRangePolicy, Skipped};
 use crate::error::Error;
 
 /// The same position is damaged this often before its partition stands still.
 const DAMAGES_MAX: u32 = 3;
+/// Stretches of damaged records that are remembered.
+const SKIPPED_MAX: usize = 1024;
 /// A partition is followed to older ranges this often without a record in between.
 const HOPS_MAX: u32 = 16;
 /// Answers without data that came at once and are taken for chance.
@@ -142,6 +144,9 @@ impl Progress {
     fn take_error(&mut self, index: usize, code: ErrorCode, fetched: &FetchedPartition) -> PartitionOutcome {
         let target = format!("topic {} partition {}", self.topic.name, self.partitions[index].partition);
         let error = Error::broker_with(code, target, String::new(), fetched.epoch);
+        if code == ErrorCode::DataDamaged {
+            return self.take_damaged_range(index, fetched);
+        }
         let partition = &mut self.partitions[index];
         match code {
             ErrorCode::Moved => partition.follow(fetched).unwrap_or(PartitionOutcome::Fail(error)),
@@ -158,6 +163,40 @@ impl Progress {
             }
             _ => PartitionOutcome::Fail(error),
         }
+    }
+
+    /// Records are damaged where they are stored: stands still, or goes on behind them.
+    fn take_damaged_range(&mut self, index: usize, fetched: &FetchedPartition) -> PartitionOutcome {
+        let topic = &self.topic.name;
+        let partition = &mut self.partitions[index];
+        partition.is_starting = false;
+        let (number, first) = (partition.partition, partition.fetch_from);
+        if partition.elsewhere.is_none() {
+            partition.committed_end = Some(fetched.committed_end);
+        }
+        let resume = fetched.resume.filter(|resume| *resume > first);
+        if self.on_damage == OnDamage::Stop {
+            let topic = topic.as_str().into();
+            return PartitionOutcome::Fail(Error::DataDamaged { topic, partition: number, first, resume });
+        }
+        let Some(to) = resume else {
+            // The end of what is known; whether there was more, nobody can tell.
+            if partition.failures == 0 {
+                tracing::warn!(%topic, partition = %number, offset = %first, "records at the end may be lost");
+            }
+            return PartitionOutcome::BackOff { server_asks: Duration::ZERO, needs_map: false };
+        };
+        tracing::warn!(%topic, partition = %number, from = %first, %to, "damaged records were skipped");
+        partition.failures = 0;
+        partition.fetch_from = to;
+        if partition.batches.is_empty() {
+            partition.position = to;
+        }
+        if self.skipped.len() == SKIPPED_MAX {
+            self.skipped.remove(0);
+        }
+        self.skipped.push(Skipped { partition: number, from: first, to });
+        PartitionOutcome::Ask
     }
 
     fn take_damage(&mut self, index: usize, reason: String) -> PartitionOutcome {

@@ -94,6 +94,7 @@ fn fetched(error: Option<ErrorCode>) -> FetchedPartition {
         log_start: Offset(0),
         committed_end: Offset(0),
         previous: None,
+        resume: None,
         entries_bytes: 0,
     }
 }
@@ -260,4 +261,51 @@ fn a_paused_partition_is_neither_asked_for_nor_handed_out() {
     world.progress.set_paused(&[PARTITION.partition], false);
     assert!(world.progress.take().is_some());
     world.only_fetch();
+}
+
+#[test]
+fn damaged_records_stop_their_partition_with_an_error_that_says_which() {
+    let mut world = World::new(ConsumerOptions::default());
+    let fetch = world.only_fetch();
+    world.answer(fetch, 10, &[3]);
+    let fetch = world.only_fetch();
+    let damaged = fetched(Some(ErrorCode::DataDamaged));
+    world.refuse(fetch, FetchedPartition { resume: Some(Offset(20)), committed_end: Offset(30), ..damaged });
+    assert!(world.progress.take().expect("what came before").is_ok());
+    let error = world.progress.take().expect("the failure").expect_err("a failure");
+    assert!(
+        matches!(&error, Error::DataDamaged { first: Offset(13), resume: Some(Offset(20)), .. }),
+        "offsets 13 to 19 are lost: {error}"
+    );
+    assert!(world.plan().is_empty(), "it stands still");
+    assert_eq!(world.position(), 13);
+}
+
+#[test]
+fn damaged_records_are_skipped_and_told_when_that_is_wanted() {
+    let options = || ConsumerOptions { on_damage: OnDamage::Skip, ..ConsumerOptions::default() };
+    let damaged = |resume: Option<u64>, end| FetchedPartition {
+        resume: resume.map(Offset),
+        committed_end: Offset(end),
+        ..fetched(Some(ErrorCode::DataDamaged))
+    };
+    let mut world = World::new(options());
+    let fetch = world.only_fetch();
+    world.answer(fetch, 10, &[3]);
+    let fetch = world.only_fetch();
+    world.refuse(fetch, damaged(Some(20), 30));
+    assert_eq!(world.position(), 10, "what came before is not read yet");
+    assert_eq!(world.only_fetch().request.partitions[0].offset, Offset(20), "at once");
+    assert!(world.progress.take().expect("what came before").is_ok());
+    assert_eq!(world.position(), 20, "the next record is behind the damage");
+    let skipped = Skipped { partition: PARTITION.partition, from: Offset(13), to: Offset(20) };
+    assert_eq!(world.progress.skipped(), [skipped]);
+
+    let mut world = World::new(options());
+    let fetch = world.only_fetch();
+    world.refuse(fetch, damaged(None, 10));
+    assert!(world.plan().is_empty(), "at the end it asks again after a while");
+    world.wait_for_retry();
+    assert_eq!(world.only_fetch().request.partitions[0].offset, Offset(10));
+    assert_eq!(world.progress.skipped(), []);
 }

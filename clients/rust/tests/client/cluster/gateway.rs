@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use minikafka_client::core::topic::{TopicConfig, TopicState};
 use minikafka_client::core::wire::{
-    Api, CreateTopicRequest, DeleteTopicRequest, ErrorReply, ResolveReply, ResolveRequest, TopicDescription, Wire,
+    AlterTopicRequest, Api, CreateTopicRequest, DeleteTopicRequest, ErrorReply, ResolveReply, ResolveRequest,
+    TopicDescription, Wire,
 };
 use minikafka_client::core::{ClusterId, ErrorCode, TopicId};
 
@@ -16,6 +17,7 @@ pub fn answer(shared: &Shared, api: Api, head: &Bytes) -> Answer {
         Api::Resolve => resolve(shared, state, head),
         Api::CreateTopic => create(state, head),
         Api::DeleteTopic => delete(state, head),
+        Api::AlterTopic => alter(state, head),
         _ => Answer::refusal(ErrorCode::Misdirected, ErrorReply::of(ErrorCode::Misdirected)),
     }
 }
@@ -57,6 +59,17 @@ fn create(state: &mut State, head: &Bytes) -> Answer {
         return Answer::refusal(ErrorCode::TopicExists, ErrorReply::of(ErrorCode::TopicExists));
     }
     Answer::message(&state.create_topic(&request.name, request.partitions.max(1), request.config))
+}
+
+fn alter(state: &mut State, head: &Bytes) -> Answer {
+    let request = AlterTopicRequest::from_bytes(head).expect("a good request");
+    match state.topics.get_mut(&request.name) {
+        Some(topic) => {
+            topic.config = request.change.applied_to(&topic.config);
+            Answer::message(topic)
+        }
+        None => Answer::refusal(ErrorCode::UnknownTopic, ErrorReply::of(ErrorCode::UnknownTopic)),
+    }
 }
 
 fn delete(state: &mut State, head: &Bytes) -> Answer {

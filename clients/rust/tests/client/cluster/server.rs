@@ -88,6 +88,11 @@ async fn handle(
         Fault::CloseBefore => return drop(outgoing.send(Outgoing::Close)),
         Fault::Refuse(code) => return refuse(*code, "refused by the script"),
         Fault::RefuseSaying(code, message) => return refuse(*code, message),
+        Fault::Throttle(wait_ms) => {
+            let reply = ErrorReply::of(ErrorCode::Throttled).after_ms(*wait_ms);
+            let reply = Answer::refusal(ErrorCode::Throttled, reply);
+            return drop(outgoing.send(Outgoing::Bytes(encode(&frame.header, &reply))));
+        }
         _ => {}
     }
     let (shared, outgoing) = (shared.clone(), outgoing.clone());
@@ -113,6 +118,7 @@ fn answer(shared: &Shared, shard: Option<usize>, frame: Frame, role: &mut Role) 
         (Some(Api::Prove), _) => prove_secret(&head, *role),
         (Some(Api::Produce), Some(shard)) => shard::produce(shared, shard, &head, bulk),
         (Some(Api::ListOffsets), Some(shard)) => shard::list_offsets(shared, shard, &head),
+        (Some(Api::DeleteRecords), Some(shard)) => shard::delete_records(shared, shard, &head),
         (Some(api), None) => gateway::answer(shared, api, &head),
         _ => Answer::refusal(ErrorCode::Misdirected, ErrorReply::of(ErrorCode::Misdirected)),
     }

@@ -1,12 +1,13 @@
-//! A shard's answers: produce, fetch, list offsets.
+//! A shard's answers: produce, fetch, list offsets, delete records.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use minikafka_client::core::wire::{
-    ErrorReply, FetchPartition, FetchReply, FetchRequest, FetchedPartition, ListOffsetsReply, ListOffsetsRequest,
-    ListedOffset, OffsetQuery, ProduceReply, ProduceRequest, Wire,
+    DeleteRecordsReply, DeleteRecordsRequest, DeletedRecords, ErrorReply, FetchPartition, FetchReply, FetchRequest,
+    FetchedPartition, ListOffsetsReply, ListOffsetsRequest, ListedOffset, OffsetQuery, ProduceReply, ProduceRequest,
+    Wire,
 };
 use minikafka_client::core::{Epoch, ErrorCode, Offset, PartitionKey, RangeKey, Timestamp};
 
@@ -77,6 +78,23 @@ pub fn list_offsets(shared: &Shared, shard: usize, head: &Bytes) -> Answer {
     Answer::message(&ListOffsetsReply { partitions })
 }
 
+pub fn delete_records(shared: &Shared, shard: usize, head: &Bytes) -> Answer {
+    let request = DeleteRecordsRequest::from_bytes(head).expect("a good request");
+    let mut state = shared.state.lock().expect("not poisoned");
+    let mut partitions = Vec::new();
+    for asked in request.partitions {
+        let (error, epoch, log_start) = match state.log(shard, asked.range, asked.epoch, asked.partition) {
+            Ok((log, epoch)) => {
+                log.start = log.start.max(asked.before.0.min(log.end));
+                (None, epoch, Offset(log.start))
+            }
+            Err((code, epoch)) => (Some(code), epoch, Offset(0)),
+        };
+        partitions.push(DeletedRecords { partition: asked.partition, error, epoch, log_start });
+    }
+    Answer::message(&DeleteRecordsReply { partitions })
+}
+
 fn first_at_or_after(log: &PartitionLog, time: Timestamp) -> u64 {
     let found = log.entries.iter().find(|entry| entry.header.append_timestamp >= time);
     found.map_or(log.end, |entry| entry.header.base_offset.0)
@@ -122,6 +140,7 @@ fn read_partition(state: &mut State, shard: usize, asked: &FetchPartition) -> (F
         log_start: Offset(0),
         committed_end: Offset(0),
         previous: None,
+        resume: None,
         entries_bytes: 0,
     };
     let log = match state.log(shard, asked.range, asked.epoch, asked.partition) {
