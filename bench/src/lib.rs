@@ -1,2 +1,28 @@
-//! Measurements. Today the micro-benchmarks in `bench/benches/` (`cargo bench -p minikafka-bench`); the open-loop load
-//! generator with its drivers comes with part 2.
+//! The load generator: `minikafka bench produce | consume | end-to-end | limits | suite`.
+//!
+//! It says how fast a broker is *beside how fast its machine could be*: every figure stands beside its ratio to the limit
+//! that binds it (`limits`, `report::ratio`), and in an open loop latency begins at the intended time (`pace`), so that a
+//! stall is seen by everybody who would have waited. `docs/BENCHMARKS.md` says what each figure means.
+//!
+//! It judges nothing else: correctness is for the tests, which read back what they wrote. Micro-benchmarks of the batch
+//! format are in `bench/benches/`.
+
+pub mod command;
+mod driver;
+mod error;
+mod limits;
+mod loopback;
+mod machine;
+mod measure;
+mod pace;
+mod pin;
+mod progress;
+mod quantity;
+mod report;
+mod suite;
+mod target;
+mod workload;
+
+pub use command::{BenchCommand, Context, run};
+pub use error::BenchError;
+pub use report::BenchReport;
