@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use minikafka_bench::BenchCommand;
 
 use crate::consume::ConsumeCommand;
 use crate::exit::EXIT_CODES;
+use crate::log::LogCommand;
 use crate::produce::ProduceCommand;
 use crate::quantity;
 use crate::serve::options::{DevOptions, ServerOptions};
@@ -56,13 +58,19 @@ pub enum Command {
     Dev(DevOptions),
     /// Run a single production node: broker, gateway and coordinator in one process.
     Server(ServerOptions),
-    /// Create, list, describe and delete topics.
+    /// Create, list, describe, alter and delete topics, and delete their oldest records.
     #[command(subcommand)]
     Topic(TopicCommand),
     /// Write a record for each line of files or standard input.
     Produce(ProduceCommand),
     /// Print the records of a topic.
     Consume(ConsumeCommand),
+    /// Measure: how fast a broker is beside how fast its machine could be.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Look into a data directory without a broker: verify every byte, or dump what is there. Never writes.
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Check what this machine has and lacks to run a broker, with the fix for what it lacks.
     Doctor(DoctorOptions),
 }

@@ -5,14 +5,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use minikafka_client::core::{Offset, Partition, Timestamp};
-use minikafka_client::{Client, Consumer, ConsumerOptions, ConsumerRecord, OffsetQuery, StartAt};
+use minikafka_client::{Client, Consumer, ConsumerOptions, ConsumerRecord, OffsetQuery, OnDamage, Skipped, StartAt};
 
 use crate::cli::GlobalOptions;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::{client, quantity};
 
-mod format;
+pub(crate) mod format;
 
 use format::{Format, Printed};
 
@@ -40,10 +40,16 @@ pub struct ConsumeCommand {
     /// End after this many records.
     #[arg(long, value_name = "COUNT")]
     max_records: Option<u64>,
+    /// Go on behind records that are damaged on the broker's disk, and tell what was left out, instead of ending there.
+    #[arg(long)]
+    skip_damaged: bool,
     /// How a record is printed: a template, or json (the default with --json).
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
 }
+
+/// How often it is looked whether the end was reached without a record, because the last ones were skipped.
+const END_POLL: Duration = Duration::from_millis(200);
 
 /// Where each partition ends for this command.
 type Ends = BTreeMap<Partition, Offset>;
@@ -58,11 +64,20 @@ pub async fn run(command: &ConsumeCommand, global: &GlobalOptions, output: &mut 
     let mut count = 0;
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
-    while left.as_ref().is_none_or(|left| !left.is_empty()) && command.max_records.is_none_or(|max| count < max) {
+    let mut told = 0;
+    while command.max_records.is_none_or(|max| count < max) {
+        told = tell_skipped(&consumer, told);
+        if let Some(left) = &mut left {
+            forget_reached(left, &consumer);
+            if left.is_empty() {
+                break;
+            }
+        }
         let record = tokio::select! {
             biased;
             record = next(&mut consumer, &mut printer) => record?,
             _ = &mut interrupted => break,
+            () = tokio::time::sleep(END_POLL) => continue,
         };
         if let Some(left) = &mut left
             && !is_wanted(left, &record)
@@ -72,7 +87,26 @@ pub async fn run(command: &ConsumeCommand, global: &GlobalOptions, output: &mut 
         printer.print(&record)?;
         count += 1;
     }
+    tell_skipped(&consumer, told);
     printer.flush()
+}
+
+/// Says what was left out since `told` stretches were told of; returns how many there are now.
+fn tell_skipped(consumer: &Consumer, told: usize) -> usize {
+    let skipped = consumer.skipped();
+    for Skipped { partition, from, to } in skipped.iter().skip(told) {
+        eprintln!("partition {partition}: offsets {from} to {} are damaged and were skipped", to.0 - 1);
+    }
+    skipped.len()
+}
+
+/// Forgets partitions whose end the consumer has passed: their last records were skipped.
+fn forget_reached(left: &mut Ends, consumer: &Consumer) {
+    for (partition, position) in consumer.positions() {
+        if left.get(&partition).is_some_and(|end| position >= *end) {
+            left.remove(&partition);
+        }
+    }
 }
 
 /// The next record. Before it waits, everything printed so far leaves, so that whoever watches sees it.
@@ -112,7 +146,8 @@ impl ConsumeCommand {
         };
         let partitions = self.partitions.iter().map(|&partition| Partition(partition)).collect::<Vec<_>>();
         let partitions = (!partitions.is_empty()).then_some(partitions);
-        Ok(ConsumerOptions { start, partitions, ..ConsumerOptions::default() })
+        let on_damage = if self.skip_damaged { OnDamage::Skip } else { OnDamage::Stop };
+        Ok(ConsumerOptions { start, partitions, on_damage, ..ConsumerOptions::default() })
     }
 
     fn format(&self, json: bool) -> Format {

@@ -16,7 +16,8 @@ Exit codes:
   2  the command line is wrong
   3  nobody answered: not reachable, or not in time
   4  not found: no such topic, partition or offset
-  5  partly done: the summary says what is stored and what is not";
+  5  partly done: the summary says what is stored and what is not
+  6  damaged: bytes on disk do not verify; each place is named, with what to do";
 
 /// Why a command did not do what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -32,6 +33,8 @@ pub enum Exit {
     NotFound = 4,
     /// Some of it is done, some is not.
     Partial = 5,
+    /// Bytes on disk do not verify.
+    Damaged = 6,
     /// Whoever read our output has gone away: nothing is wrong.
     ReaderGone = 0,
 }

@@ -4,12 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod bench;
 mod cli;
 mod client;
 mod cluster_secret;
 mod consume;
 mod doctor;
 mod exit;
+mod log;
 mod logging;
 mod output;
 mod process_limits;
@@ -36,7 +38,10 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Outcome {
     let serves = matches!(cli.command, Command::Dev(_) | Command::Server(_));
-    logging::start(cli.global.log_level.as_deref(), if serves { "info" } else { "warn" })?;
+    // What an inspection finds is its answer; recovery's own log lines would say it twice.
+    let inspects = matches!(cli.command, Command::Log(_));
+    let level = if serves { "info" } else { "warn" };
+    logging::start(cli.global.log_level.as_deref(), if inspects { "off" } else { level })?;
     let mut output = Output::new(cli.global.json);
     match &cli.command {
         Command::Dev(options) => serve::run(&options.to_plan()?, &mut output),
@@ -44,6 +49,8 @@ fn run(cli: &Cli) -> Outcome {
         Command::Topic(command) => client::block_on(topic::run(command, &cli.global, &mut output))?,
         Command::Produce(options) => client::block_on(produce::run(options, &cli.global, &mut output))?,
         Command::Consume(options) => client::block_on(consume::run(options, &cli.global, &mut output))?,
+        Command::Bench(command) => bench::run(command, &cli.global, &mut output),
+        Command::Log(command) => log::run(command, &mut output),
         Command::Doctor(options) => run_doctor(options, &mut output),
     }
 }

@@ -32,6 +32,38 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     })
 }
 
+/// A rate in bytes per second: a size, with or without `/s` behind it; `none` is 0.
+pub fn rate(text: &str) -> Result<u64, String> {
+    if text == "none" {
+        return Ok(0);
+    }
+    let size = text.strip_suffix("/s").unwrap_or(text);
+    bytes(size).map_err(|_| format!("{text:?} is not a rate: write bytes per second, such as 10M, or none"))
+}
+
+/// A duration, or `none`.
+pub fn duration_or_none(text: &str) -> Result<Limit<Duration>, String> {
+    or_none(text, duration)
+}
+
+/// A size, or `none`.
+pub fn bytes_or_none(text: &str) -> Result<Limit<u64>, String> {
+    or_none(text, bytes)
+}
+
+/// A limit that may be absent. (An `Option` would mean to the command line that the option itself may be.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit<T> {
+    /// No limit.
+    None,
+    /// This much.
+    At(T),
+}
+
+fn or_none<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Limit<T>, String> {
+    if text == "none" { Ok(Limit::None) } else { parse(text).map(Limit::At) }
+}
+
 /// The same, for what is at most 4 GiB.
 pub fn bytes_u32(text: &str) -> Result<u32, String> {
     u32::try_from(bytes(text)?).map_err(|_| format!("{text:?} is more than the 4 GiB that this can be"))
@@ -91,6 +123,10 @@ mod tests {
         assert_eq!(bytes("256K"), Ok(256 << 10));
         assert_eq!(bytes("4MiB"), Ok(4 << 20));
         assert_eq!(bytes_u32("1 GiB"), Ok(1 << 30));
+        assert_eq!((rate("10M/s"), rate("500"), rate("none")), (Ok(10 << 20), Ok(500), Ok(0)));
+        assert!(rate("10M/h").is_err());
+        assert_eq!(bytes_or_none("none"), Ok(Limit::None));
+        assert_eq!(duration_or_none("2s"), Ok(Limit::At(Duration::from_secs(2))));
         for bad in ["", "K", "-1", "1.5M", "12X", "99999999T"] {
             assert!(bytes(bad).is_err(), "{bad}");
         }

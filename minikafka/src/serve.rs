@@ -115,6 +115,11 @@ impl Node {
             shards: plan.cores,
             memory_bytes_per_shard: plan.memory_bytes_per_shard,
             durability: plan.durability,
+            segment_bytes_max: plan.segment_bytes_max,
+            recycled_bytes_max: plan.recycled_bytes_max,
+            retention_check: plan.retention_check,
+            spin: plan.spin,
+            produce_quota_per_connection: plan.produce_quota_per_connection,
             ..BrokerConfig::new(NODE, cluster, secret.clone(), plan.data_dir.join(format!("node-{NODE}")))
         };
         let broker_session = Arc::new(coordinator.session());

@@ -1,7 +1,6 @@
-//! `minikafka topic`: create, list, describe, delete.
+//! `minikafka topic`: create, list, describe, alter, delete; its settings and oldest records are in modules below.
 
 use std::fmt;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use minikafka_client::core::topic::{TopicConfig, TopicState};
@@ -14,6 +13,12 @@ use crate::cli::GlobalOptions;
 use crate::exit::{Failure, Outcome};
 use crate::output::{self, Output};
 use crate::{client, quantity};
+
+mod delete_records;
+mod settings;
+
+use delete_records::DeleteRecordsOptions;
+use settings::{AlterOptions, SettingOptions};
 
 /// What to do with topics.
 #[derive(Debug, Subcommand)]
@@ -28,6 +33,10 @@ pub enum TopicCommand {
         #[arg(required = true, value_name = "TOPIC")]
         names: Vec<String>,
     },
+    /// Change settings of a topic that is in use; what is not named stays as it is.
+    Alter(AlterOptions),
+    /// Delete the oldest records of a topic. Without --yes it only shows what would go.
+    DeleteRecords(DeleteRecordsOptions),
     /// Delete topics with all their records.
     Delete {
         /// Which topics.
@@ -51,15 +60,8 @@ pub struct CreateOptions {
     /// On how many nodes each record lies [default: the cluster's].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=limits::CHAIN_MAX as i64))]
     replication: Option<u16>,
-    /// Records older than this may be deleted; kept with the topic, this release deletes none yet [default: none].
-    #[arg(long, value_name = "DURATION", value_parser = quantity::duration)]
-    retention: Option<Duration>,
-    /// Oldest records may be deleted while a partition is larger than this; this release deletes none yet [default: none].
-    #[arg(long, value_name = "SIZE", value_parser = quantity::bytes)]
-    retention_bytes: Option<u64>,
-    /// Largest batch that producers may send.
-    #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = quantity::bytes_u32)]
-    batch_bytes_max: u32,
+    #[command(flatten)]
+    settings: SettingOptions,
     /// Do not fail when the topic exists already.
     #[arg(long)]
     if_not_exists: bool,
@@ -123,18 +125,14 @@ pub async fn run(command: &TopicCommand, global: &GlobalOptions, output: &mut Ou
             }
             Ok(())
         }
+        TopicCommand::Alter(options) => settings::alter(&client, options, output).await,
+        TopicCommand::DeleteRecords(options) => delete_records::run(&client, options, output).await,
         TopicCommand::Delete { names, if_exists } => delete(&client, names, *if_exists, output).await,
     }
 }
 
 async fn create(client: &Client, options: &CreateOptions, output: &mut Output) -> Outcome {
-    let config = TopicConfig {
-        retention_ms: options
-            .retention
-            .map_or(-1, |retention| i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)),
-        retention_bytes: options.retention_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
-        batch_bytes_max: options.batch_bytes_max,
-    };
+    let config = options.settings.change().applied_to(&TopicConfig::default());
     let asked = TopicOptions {
         partitions: options.partitions.unwrap_or(0),
         replication: options.replication.unwrap_or(0),
@@ -206,12 +204,18 @@ impl TopicShown {
             format!("{:?}", self.state).to_lowercase(),
             unlimited(self.config.retention_ms, |ms| format!("{} s", ms / 1000)),
             unlimited(self.config.retention_bytes, quantity::show_bytes),
+            quantity::show_bytes(self.config.batch_bytes_max.into()),
+            match self.config.produce_bytes_per_second {
+                0 => "-".into(),
+                rate => format!("{}/s", quantity::show_bytes(rate)),
+            },
             self.id.clone(),
         ]
     }
 }
 
-const TOPIC_HEAD: [&str; 6] = ["topic", "partitions", "state", "retention", "retention bytes", "id"];
+const TOPIC_HEAD: [&str; 8] =
+    ["topic", "partitions", "state", "retention", "retention bytes", "batch max", "produce quota", "id"];
 
 impl fmt::Display for TopicShown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

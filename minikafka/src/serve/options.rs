@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use minikafka_core::limits;
@@ -31,6 +32,22 @@ pub struct NodeOptions {
     /// How writes are made durable.
     #[arg(long, value_enum, default_value_t)]
     durability: DurabilityChoice,
+    /// Largest segment file, a power of two from 8M to 256M. Deleted records give their space back segment by segment.
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = segment_bytes)]
+    segment_bytes_max: u64,
+    /// Segment files that each shard keeps for their next use; beyond that, space goes back to the file system.
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = quantity::bytes)]
+    recycled_bytes_max: u64,
+    /// How often old records are looked for that topics no longer want.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = quantity::duration)]
+    retention_check: Duration,
+    /// Microseconds for which an idle shard looks for more to do before it sleeps: 150 take a quarter off the latency of single
+    /// records and cost processor time; not for a core that takes the disk's interrupts.
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=10_000))]
+    spin_us: u64,
+    /// Batch bytes that each connection may produce per second, such as 50M; over it, its client has to wait [default: none].
+    #[arg(long, value_name = "RATE", value_parser = quantity::rate)]
+    produce_quota_per_connection: Option<u64>,
     /// Partitions of a topic that does not say how many.
     #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=limits::TOPIC_PARTITIONS_MAX as i64))]
     default_partitions: u32,
@@ -104,6 +121,16 @@ pub struct Plan {
     pub memory_bytes_per_shard: u64,
     /// None: a probe chooses.
     pub durability: Option<Durability>,
+    /// Largest segment file.
+    pub segment_bytes_max: u64,
+    /// Segment files kept by each shard.
+    pub recycled_bytes_max: u64,
+    /// How often retention looks.
+    pub retention_check: Duration,
+    /// How long an idle shard looks for more to do.
+    pub spin: Duration,
+    /// Batch bytes a second of each connection; none: no quota.
+    pub produce_quota_per_connection: Option<u64>,
     /// Whether topics create themselves.
     pub auto_create_topics: bool,
     /// Partitions of a topic that does not say how many.
@@ -171,9 +198,24 @@ impl NodeOptions {
                 DurabilityChoice::Dsync => Some(Durability::Dsync),
                 DurabilityChoice::GroupFdatasync => Some(Durability::GroupFdatasync),
             },
+            segment_bytes_max: self.segment_bytes_max,
+            recycled_bytes_max: self.recycled_bytes_max,
+            retention_check: self.retention_check,
+            spin: Duration::from_micros(self.spin_us),
+            produce_quota_per_connection: self.produce_quota_per_connection.filter(|&rate| rate > 0),
             auto_create_topics,
             default_partitions: self.default_partitions,
         })
+    }
+}
+
+fn segment_bytes(text: &str) -> Result<u64, String> {
+    let bytes = quantity::bytes(text)?;
+    let allowed = limits::SEGMENT_BYTES_MIN..=limits::SEGMENT_BYTES_MAX;
+    if bytes.is_power_of_two() && allowed.contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(format!("{text:?} is no segment size: write 8M, 16M, 32M, 64M, 128M or 256M"))
     }
 }
 
@@ -205,6 +247,7 @@ mod tests {
         assert_eq!((plan.gateway_listen.to_string().as_str(), plan.port_base), ("127.0.0.1:9000", 19_100));
         assert!(plan.auto_create_topics && plan.cores >= 1 && plan.durability.is_none());
         assert_eq!(plan.default_partitions, 8);
+        assert_eq!((plan.retention_check, plan.produce_quota_per_connection), (Duration::from_secs(10), None));
     }
 
     #[test]
@@ -222,6 +265,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_clearly() {
+        for bad in ["12M", "4M", "512M"] {
+            let line = ["minikafka", "dev", "--segment-bytes-max", bad];
+            let refused = Cli::try_parse_from(line).expect_err("no segment size").to_string();
+            assert!(refused.contains("write 8M"), "{refused}");
+        }
         assert!(plan("minikafka dev --nodes 3").unwrap_err().message.contains("come with the cluster"));
         assert!(plan("minikafka dev --port-base 65535 --cores 2").unwrap_err().message.contains("--port-base"));
     }
