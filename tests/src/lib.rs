@@ -4,6 +4,7 @@
 //! Nothing here runs in production; the crates below never see it.
 
 pub mod checker;
+pub mod fuzzing;
 pub mod load;
 pub mod process;
 pub mod quickstart;

@@ -3,7 +3,8 @@
 use minikafka_client::core::ErrorCode;
 use minikafka_client::core::wire::frame::{Envelope, encode_frame};
 use minikafka_client::core::wire::{
-    Api, FRAME_HEADER_BYTES, FetchRequest, ListOffsetsReply, ListOffsetsRequest, ResolveRequest, Role, Wire,
+    Api, DeleteRecordsRequest, FRAME_HEADER_BYTES, FetchRequest, ListOffsetsReply, ListOffsetsRequest, ResolveRequest,
+    Role, Wire,
 };
 use minikafka_tests::raw::{RawClient, forge, frame, frame_with, hello};
 use rand::seq::IteratorRandom;
@@ -211,7 +212,12 @@ fn lists_that_lie_about_their_length() {
     let target = &scene.targets[0];
     let fetch = FetchRequest { wait_ms_max: 0, bytes_min: 0, bytes_max: 1, partitions: vec![target.fetch()] };
     let offsets = ListOffsetsRequest { partitions: vec![target.latest()] };
-    let shard = [(Api::Fetch, fetch.to_bytes(), 12), (Api::ListOffsets, offsets.to_bytes(), 0)];
+    let deletion = DeleteRecordsRequest { partitions: vec![target.deletion()] };
+    let shard = [
+        (Api::Fetch, fetch.to_bytes(), 12),
+        (Api::ListOffsets, offsets.to_bytes(), 0),
+        (Api::DeleteRecords, deletion.to_bytes(), 0),
+    ];
     let gateway = [(Api::Resolve, resolve(&["target", "other"]).to_bytes(), 0)];
     for (address, messages) in [(target.address.as_str(), &shard[..]), (scene.node.gateway(), &gateway[..])] {
         for (api, head, count_at) in messages {

@@ -4,9 +4,9 @@
 use minikafka_client::core::topic::TopicConfig;
 use minikafka_client::core::wire::frame::{Envelope, encode_frame};
 use minikafka_client::core::wire::{
-    Api, CreateTopicRequest, DeleteTopicRequest, FetchPartition, FetchReply, FetchRequest, Hello, ListOffsetsPartition,
-    ListOffsetsReply, ListOffsetsRequest, OffsetQuery, PROTOCOL_MAX, ProduceRequest, Proof, ResolveReply,
-    ResolveRequest, Role, Wire,
+    Api, CreateTopicRequest, DeleteRecordsReply, DeleteRecordsRequest, DeleteTopicRequest, FetchPartition, FetchReply,
+    FetchRequest, Hello, ListOffsetsPartition, ListOffsetsReply, ListOffsetsRequest, OffsetQuery, PROTOCOL_MAX,
+    ProduceRequest, Proof, ResolveReply, ResolveRequest, Role, Wire,
 };
 use minikafka_client::core::{
     ClusterId, Epoch, ErrorCode, Offset, Partition, PartitionKey, RangeId, RangeKey, RingId, TopicId, limits,
@@ -89,9 +89,9 @@ fn what_needs_the_cluster_secret() {
 fn apis_that_are_not_here() {
     let mut scene = Scene::start();
     for (is_gateway, address) in scene.ports() {
-        let (here, there) = if is_gateway { (20, [10, 11, 12]) } else { (12, [20, 21, 22]) };
+        let (here, there) = if is_gateway { (20, [10, 11, 12, 13]) } else { (12, [20, 21, 22, 23]) };
         let mut client = RawClient::greeted(&address);
-        for api in [0, 3, 9, 13, 23, 39, 44, u16::MAX] {
+        for api in [0, 3, 9, 14, 24, 39, 44, u16::MAX] {
             client.ask(&any(api, 1, &[])).is_error(ErrorCode::UnknownApi, &format!("api {api}"));
         }
         for version in [0, 2, 255] {
@@ -152,6 +152,9 @@ fn data_for_the_wrong_place() {
         let request = ListOffsetsRequest { partitions: vec![target.latest()] };
         let listed: ListOffsetsReply = client.ask(&frame(Api::ListOffsets, 3, &request)).good();
         assert_eq!(listed.partitions[0].error, Some(code), "{what}");
+        let request = DeleteRecordsRequest { partitions: vec![target.deletion()] };
+        let deleted: DeleteRecordsReply = client.ask(&frame(Api::DeleteRecords, 4, &request)).good();
+        assert_eq!(deleted.partitions[0].error, Some(code), "{what}");
         if code == ErrorCode::Stale {
             assert_eq!(listed.partitions[0].epoch, scene.targets[0].epoch, "{what}: the epoch to refresh to");
         }
@@ -181,6 +184,10 @@ fn fetches_that_cannot_be() {
     client
         .ask(&frame(Api::ListOffsets, 3, &ListOffsetsRequest { partitions }))
         .is_error(ErrorCode::InvalidArgument, "offsets of too many partitions");
+    let partitions = vec![target.deletion(); many];
+    client
+        .ask(&frame(Api::DeleteRecords, 3, &DeleteRecordsRequest { partitions }))
+        .is_error(ErrorCode::InvalidArgument, "deletions of too many partitions");
     // As many as are allowed, all the same one, is silly and works.
     let fetched: FetchReply = client.ask(&ask(vec![target.fetch(); 1_000])).good();
     assert!(fetched.partitions.iter().all(|partition| partition.error.is_none()));

@@ -3,8 +3,8 @@
 use minikafka_client::core::batch::{BatchBuilder, RecordRef};
 use minikafka_client::core::topic::TopicConfig;
 use minikafka_client::core::wire::{
-    Api, FetchPartition, ListOffsetsPartition, ListOffsetsReply, ListOffsetsRequest, OffsetQuery, ProduceReply,
-    ProduceRequest, Wire,
+    Api, DeleteRecordsPartition, FetchPartition, ListOffsetsPartition, ListOffsetsReply, ListOffsetsRequest,
+    OffsetQuery, ProduceReply, ProduceRequest, Wire,
 };
 use minikafka_client::core::{
     Epoch, Offset, Partition, PartitionKey, ProducerEpoch, ProducerId, RangeKey, Sequence, Timestamp,
@@ -162,6 +162,12 @@ impl Target {
     pub fn fetch(&self) -> FetchPartition {
         let (range, epoch, partition) = (self.range, self.epoch, self.partition);
         FetchPartition { range, epoch, partition, offset: Offset(0), bytes_max: 1 << 20 }
+    }
+
+    /// A deletion of everything in it.
+    pub fn deletion(&self) -> DeleteRecordsPartition {
+        let &Self { range, epoch, partition, .. } = self;
+        DeleteRecordsPartition { range, epoch, partition, before: Offset(u64::MAX) }
     }
 
     /// A look-up of its end.
