@@ -54,12 +54,14 @@ impl<D: Disk> ShardService<D> {
                 return Ok(());
             }
         };
-        let memory_bytes = BodyBuffer::<D>::memory_bytes(message.header.body_bytes);
-        let permit = self.shard.produce_budget.take(memory_bytes).await;
         if let Some(body) = bulk.whole().filter(|body| body.len() < limits::UNCOPIED_BODY_BYTES_MIN as usize) {
+            let permit = self.shard.produce_budget.take(body.len() as u64).await;
             let checked = check_body(&message.header, checksum::crc32c(body), body);
             self.append(&range, &message, Body::Copied(body), checked, (reply, permit, charge)).await;
         } else {
+            // The buffer may take up to twice as much as is in it.
+            let memory_bytes = BodyBuffer::<D>::memory_bytes(message.header.body_bytes);
+            let permit = self.shard.produce_budget.take(memory_bytes).await;
             let mut buffer = range.log().body_buffer(message.header.body_bytes);
             let crc = bulk.receive_into(buffer.body_mut()).await?;
             let checked = check_body(&message.header, crc, buffer.body());

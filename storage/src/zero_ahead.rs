@@ -16,7 +16,7 @@ use crate::shard_storage::ShardStorage;
 
 /// Between two writes: 300 MiB/s at most.
 const PAUSE: Duration = Duration::from_millis(3);
-/// More than so much of the budget in use, four small flushes: the disk has enough to do.
+/// More than so much of the budget for flushes in use: the disk has enough to do.
 const BUSY_BYTES: u64 = 4 << 20;
 
 impl<D: Disk> ShardStorage<D> {

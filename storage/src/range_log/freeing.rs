@@ -224,17 +224,13 @@ impl<D: Disk> Inner<D> {
         let (end, now) = (state.end.index, state.last_timestamp);
         let needs_space = state.waits_for_space();
         let Some(sealed) = state.segment_mut(number).and_then(LogSegment::sealed_mut) else { return false };
-        let before = sealed.dying.replace(Dying {
-            dead_bytes,
-            end,
-            since: sealed.dying.as_ref().map_or(now, |dying| dying.since),
-        });
+        let since = sealed.dying.as_ref().map_or(now, |dying| dying.since);
+        let before = sealed.dying.replace(Dying { dead_bytes, end, since });
         if patience_ms == 0 || needs_space {
             return false;
         }
         // One that is dead altogether waits for the next footer, which comes as long as the log grows.
         let goes_on = before.is_none_or(|before| before.dead_bytes != dead_bytes || (is_dead && before.end != end));
-        let since = sealed.dying.as_ref().map_or(now, |dying| dying.since);
         goes_on && now.0.saturating_sub(since.0) < patience_ms
     }
 
