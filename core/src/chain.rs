@@ -1,6 +1,8 @@
 //! The chain of a range: who is in it, and the machines that keep it right (`docs/REPLICATION.md`).
 
 pub mod controller;
+pub mod peer;
+pub mod planted;
 pub mod replica;
 
 use serde::{Deserialize, Serialize};

@@ -58,6 +58,7 @@ error_codes! {
     14 CorruptBatch "corrupt_batch" true "The batch body does not match its checksum: it was damaged on the way; send it again.";
     15 UnknownPartition "unknown_partition" true "The range does not hold this partition: refresh the topic and its partition count.";
     16 Throttled "throttled" true "The topic's produce quota of this shard is used up: wait for retry_after_ms and send again, or raise the quota.";
+    17 CatchingUp "catching_up" true "The member is copying what it lacks: ask again; the reply tells how far it is.";
 
     100 MalformedFrame "malformed_frame" false "The bytes are not a frame of this protocol, or were damaged: the connection is closed; check the client.";
     101 UnknownApi "unknown_api" false "This server does not know the request: upgrade the server or use an older client.";

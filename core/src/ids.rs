@@ -71,6 +71,10 @@ ids! {
     Token(u64);
     /// Unique per controller session; names who holds a pending epoch.
     WriterId(u64);
+    /// Number of a stream of entries to a successor: unique in the process that opens it, and growing.
+    StreamId(u64);
+    /// Number of a copy request: unique in the process that asks, and growing.
+    CopyId(u64);
     /// Random, drawn when a cluster is created.
     ClusterId(u64);
     /// Milliseconds since the Unix epoch.

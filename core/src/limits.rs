@@ -37,6 +37,12 @@ pub const SEGMENT_BYTES_MAX: u64 = 256 << 20;
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// One read of a catch-up fetch.
 pub const READ_BYTES_MAX: u32 = 1 << 20;
+/// What is read ahead at once for a sequential reader.
+pub const READ_AHEAD_CHUNK_BYTES: u32 = 2 << 20;
+/// Chunks of one reader that may wait for it, the one being read included.
+pub const READ_AHEAD_CHUNKS: usize = 2;
+/// Memory of what is read ahead, all readers of a shard together.
+pub const READ_AHEAD_BYTES_MAX: u64 = 32 << 20;
 /// Two extents nearer than this are fetched by one read.
 pub const READ_GAP_BYTES_MAX: u32 = 16 << 10;
 
@@ -168,6 +174,46 @@ pub const COORDINATOR_EVENTS_MAX: usize = 1024;
 
 /// Longest wait of the controller for seal replies, before it decides with those that came.
 pub const SEAL_WAIT_MS: u64 = 2_000;
+/// How often a member of a chain is told that time passes, in milliseconds; the machine counts these.
+pub const TICK_MS: u64 = 100;
+/// Ticks after which an idle stream gives a sign of life.
+pub const HEARTBEAT_TICKS: u32 = 5;
+/// Ticks after which a successor that acknowledges nothing of what was sent is complained about (R8).
+pub const STALL_TICKS_MAX: u32 = 30;
+/// Ticks without a word from chain or controller after which a member stops serving reads (R4), and complains (R8).
+pub const SILENCE_TICKS_MAX: u32 = 50;
+/// Ticks between two attempts to open a stream or to ask a source again.
+pub const PEER_RETRY_TICKS: u32 = 2;
+/// Most entries that a learner may lack of what its source knows to be committed when it is taken into the chain (R7).
+pub const LEARN_GAP_MAX: u64 = 128;
+/// How often a learner, and a member that is being reconciled, is asked how far it is.
+pub const PROGRESS_POLL_MS: u64 = 200;
+/// Ticks after which a member complains about a predecessor whose connection broke, unless a new stream came (R8).
+pub const LINK_LOST_TICKS: u32 = 2 * PEER_RETRY_TICKS;
+/// Copied entries that a sealed member remembers one by one, so that it goes on serving reads; past it, it stops (R4).
+pub const COPIED_ENTRIES_TRACKED_MAX: usize = 16_384;
+/// Repeated seals of one range that wait for the same report; past it, the oldest is refused.
+pub const SEALS_WAITING_MAX: usize = 8;
+/// How long a learner, or a member that is being reconciled, may answer nothing at all before it is given up.
+pub const PROGRESS_SILENCE_MS: u64 = 5_000;
+/// Answers in a row without anything to copy after which a range counts as empty: longer than a source may be silent.
+pub const LEARN_EMPTY_POLLS: u32 = 20;
+/// Longest wait for the seal replies of members that were complained about.
+pub const SUSPECT_WAIT_MS: u64 = 500;
+/// Most bytes of entries in one copy reply, unless one entry alone is longer.
+pub const COPY_BYTES_MAX: usize = 1 << 20;
+/// Most bytes sent to a successor and not acknowledged, for each range.
+pub const STREAM_WINDOW_BYTES: u64 = 16 << 20;
+/// What a message between members counts for besides its entries, so that many small ones have a bound, too.
+pub const PEER_MESSAGE_CHARGE_BYTES: u64 = 256;
+/// Messages from other members that wait for a range to take them: a stream's window, and what a copy brings.
+pub const PEER_INBOX_BYTES_MAX: u64 = 2 * STREAM_WINDOW_BYTES;
+/// Copy requests that a range answers at the same time; more are refused, and come again.
+pub const COPIES_ANSWERED_MAX: usize = 8;
+/// How long a member that was complained about again and again stays out of its chains at first; doubles.
+pub const EJECT_MS_MIN: u64 = 10_000;
+/// The same, at most.
+pub const EJECT_MS_MAX: u64 = 600_000;
 /// Longest wait for reconcile replies, copying included; then the change starts over under a higher epoch.
 pub const RECONCILE_WAIT_MS: u64 = 60_000;
 /// Longest wait for activate replies; then they are sent again.

@@ -113,6 +113,11 @@ impl RangeState {
         });
     }
 
+    /// Forgets who wrote what: a bug that tests plant (`DedupLostWithSegment`), never done otherwise.
+    pub fn forget_producers(&mut self) {
+        self.producers = ProducerTable::default();
+    }
+
     /// Sets the end of a log whose last entries are lost.
     pub fn end_at(&mut self, end: LogPoint) {
         self.end = end;

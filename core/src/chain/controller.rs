@@ -12,14 +12,19 @@
 //! ```text
 //!              due                won               all or deadline
 //!   ┌──────┐ ───────► ┌──────────┐ ───► ┌─────────┐ ───────────────► ┌─────────────┐
-//!   │ idle │          │ claiming │      │ sealing │                  │ reconciling │
-//!   └──────┘ ◄─────── └──────────┘      └─────────┘                  └─────────────┘
-//!    │   ▲    not won                        │ refused, lost, stale         │ all replied
-//!    │   ├───────────────────────────────────┴──────────┐                   ▼
-//!    │   │ all told, or deadline   ┌────────────┐  won  │ failed       ┌─────────┐
-//!    │   └──────────────────────── │ activating │ ◄─────┼───────────── │ decided │
-//!    └───────────────────────────► └────────────┘       └───────────── └─────────┘
-//!      active, intact, not yet told                        pending is another's
+//!   │ idle │          │ claiming │      │ sealing │ ◄──┐             │ reconciling │ ◄──┐
+//!   └──────┘ ◄─────── └──────────┘      └─────────┘    │ poll        └─────────────┘    │ poll
+//!    │   ▲    not won                      │  ▲  │     │ (holding)     │  │  │          │
+//!    │   │                                 │  │  └─────┘ below floor   │  │  └──────────┘ not all done
+//!    │   │                                 │  └─ another one answers   │  │
+//!    │   │        refused, stale, someone answers to learn             │  │ all done
+//!    │   ├─────────────────────────────────┴───────────────────────────┘  ▼
+//!    │   │ all told, or deadline   ┌────────────┐  won                 ┌─────────┐
+//!    │   ├──────────────────────── │ activating │ ◄─────────────────── │ decided │
+//!    │   │                         └────────────┘                      └─────────┘
+//!    │   └───── pending is another's ─── ▲ ──────────────────────────────── │
+//!    └───────────────────────────────────┘
+//!      active, intact, not yet told
 //! ```
 //!
 //! | phase | input | next | and |
@@ -28,36 +33,55 @@
 //! | idle | active and intact, members not told | activating | activate |
 //! | claiming | won | sealing | seal, one message per shard |
 //! | claiming | conflict, unknown | idle | read the record again; the epoch is never used |
-//! | sealing | everybody replied or is lost, or the deadline | reconciling | decide once, reconcile |
-//! | sealing | stale, no decision possible | idle | back off, alert; a higher epoch next time |
+//! | sealing | everybody replied or is lost, or the deadline (a short one if only suspects are missing) | reconciling | decide once, reconcile |
+//! | sealing | the same, below the floor | sealing (holding) | alert; seal again at every poll, so that reads go on |
+//! | sealing | the same, and somebody not asked answers to learn | idle | back off; a higher epoch with it |
+//! | sealing | stale, no decision possible | idle | back off or wait, alert; a higher epoch next time |
+//! | holding | another of those asked promises | reconciling | decide once, reconcile |
+//! | holding | a learner answers, a member comes back | idle | a change is due |
+//! | reconciling | poll: not all done | reconciling | reconcile again, the same to the same |
 //! | reconciling | all done | decided | `active = decision` of all decided ranges, one compare-and-set |
-//! | reconciling | refused, lost, deadline | idle | back off; a higher epoch next time |
+//! | reconciling | refused, silent for too long, stands still for too long | idle | who is to blame is left out for a while; back off; a higher epoch |
 //! | decided | won | activating | activate |
 //! | decided | conflict, unknown | decided | read again; if pending is still ours, the same decision again |
 //! | activating | all done | idle | told |
-//! | activating | lost, deadline | idle | back off, activate again: it only repeats what the record says |
+//! | activating | lost, deadline | idle | back off, activate again; after some times a change is due |
 //! | activating | refused | idle | back off; a change is due |
+//! | activating, idle | a member complains about this epoch | idle | a change is due |
 //! | sealing … decided | record read: pending is not ours | idle | abandon |
-//! | sealing … activating | a participant has another incarnation | idle | a change is due |
+//! | sealing … reconciling, activating | a participant is away or has another incarnation | idle | a change is due |
+//!
+//! Due is a change when a member is away, started again, complained about or refuses to act, when `pending` is orphaned,
+//! when a learner is ready, or when the operator wants other nodes and all of them are ready.
+//!
+//! Beside all this, in any phase, nodes learn (`learning`): as many as the chain lacks, and those that the operator wants.
+//! A learner is polled, becomes ready, and is taken into the next change; what stands still or is silent is replaced.
 //!
 //! A range whose members are all away, wiped or below the floor stays as it is and says so: it is never created again.
 
+mod alert;
 mod decide;
+mod learning;
 mod machine;
 mod need;
 mod outbox;
 mod range;
+mod reconciling;
+mod sealing;
+mod seats;
+mod suspicion;
 
 use std::collections::BTreeMap;
 
+use crate::chain::peer::Complaint;
 use crate::coordination::{BrokerRecord, KeyVersion, RingChunk};
 use crate::error_code::ErrorCode;
 use crate::ids::*;
 use crate::limits;
-use crate::wire::{ActivateRequest, RangesReply, ReconcileRequest, SealReply, SealRequest};
+use crate::wire::{ActivateRequest, LearnReply, LearnRequest, RangesReply, ReconcileRequest, SealReply, SealRequest};
 
+pub use alert::AlertReason;
 pub use decide::Decision;
-pub use need::AlertReason;
 
 /// How long the controller waits for what.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +131,8 @@ pub enum Message {
     Reconcile(ReconcileRequest),
     /// To act.
     Activate(ActivateRequest),
+    /// To copy in the background, and how far that is.
+    Learn(LearnRequest),
 }
 
 /// What came of a message.
@@ -116,6 +142,8 @@ pub enum Answer {
     Seal(SealReply),
     /// To reconcile and activate.
     Ranges(RangesReply),
+    /// To learn.
+    Learn(LearnReply),
     /// Nothing will come: not sent, connection lost, answered with an error, or too late. It may have been done.
     Lost,
 }
@@ -161,6 +189,16 @@ pub enum Input {
         /// The epoch it named.
         epoch: Epoch,
     },
+    /// A member complains about its chain (R8).
+    Complaint(Complaint),
+    /// The range shall be held by exactly these nodes, in this order: as many as the ring replicates, distinct. Takes the
+    /// place of any earlier wish, and is forgotten with this machine.
+    Desired {
+        /// The range.
+        range: RangeId,
+        /// The nodes, head first; none: no wish any more.
+        nodes: Option<Vec<NodeId>>,
+    },
     /// Time passed.
     Tick,
 }
@@ -200,7 +238,7 @@ pub struct Alert {
 }
 
 /// The controller of one chunk. Drop it when the election is lost: it needs no farewell.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ChunkController {
     writer: WriterId,
     settings: ControllerSettings,
@@ -210,12 +248,18 @@ pub struct ChunkController {
     /// The record as it will be when the compare-and-set in flight is won.
     in_flight: Option<RingChunk>,
     brokers: BTreeMap<NodeId, BrokerRecord>,
-    seats: need::SeatBook,
+    /// The process that each node was last seen to run, also of those that are away.
+    processes: BTreeMap<NodeId, Incarnation>,
+    /// What the operator wants.
+    desired: BTreeMap<RangeId, Vec<NodeId>>,
+    /// Only with a planted bug: what was proposed when the outcome got lost.
+    unknown: Option<RingChunk>,
+    seats: seats::SeatBook,
     /// By position in the chunk.
     ranges: Vec<range::RangeState>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     chunk: RingChunk,
     version: KeyVersion,
@@ -232,7 +276,10 @@ impl ChunkController {
             reading: false,
             in_flight: None,
             brokers: BTreeMap::new(),
-            seats: need::SeatBook::new(),
+            processes: BTreeMap::new(),
+            desired: BTreeMap::new(),
+            unknown: None,
+            seats: seats::SeatBook::new(),
             ranges: Vec::new(),
         }
     }
@@ -246,9 +293,12 @@ impl ChunkController {
             Input::Brokers(brokers) => self.brokers_changed(now_ms, brokers),
             Input::Answered { to, message, answer } => self.answered(now_ms, to, &message, answer, &mut outbox),
             Input::ControlRefused { range, epoch } => self.control_refused(now_ms, range, epoch, &mut outbox),
+            Input::Complaint(complaint) => self.complained(now_ms, &complaint),
+            Input::Desired { range, nodes } => self.desire(now_ms, range, nodes),
             Input::Tick => {}
         }
         self.expire(now_ms, &mut outbox);
+        self.teach(now_ms, &mut outbox);
         self.start_what_is_due(now_ms, &mut outbox);
         self.compare_and_set(&mut outbox);
         if self.known.is_none() && !self.reading {
@@ -261,8 +311,9 @@ impl ChunkController {
     /// When the next [`Input::Tick`] is due, if nothing else happens.
     pub fn next_deadline_ms(&self) -> Option<u64> {
         let waits_for_record = self.reading || self.in_flight.is_some();
-        let counts = |state: &&range::RangeState| !(waits_for_record && state.phase == range::Phase::Idle);
-        self.ranges.iter().filter(counts).filter_map(range::RangeState::deadline_ms).min()
+        let counts = |state: &&range::RangeState| !(waits_for_record && state.is_idle());
+        let phases = self.ranges.iter().filter(counts).filter_map(range::RangeState::deadline_ms);
+        phases.chain(self.ranges.iter().filter_map(range::RangeState::learning_deadline_ms)).min()
     }
 
     /// The record as last known.

@@ -35,6 +35,30 @@ pub fn propose(live: &[Place], replication: usize, current: &[Vec<PlaceName>]) -
     plan.into_chains(current)
 }
 
+/// A node that one more range could go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room<'a> {
+    /// The node.
+    pub node: NodeId,
+    /// Where it stands; empty: nobody said.
+    pub rack: &'a str,
+    /// How many shards it has.
+    pub shards: usize,
+    /// Ranges that it holds, or is learning.
+    pub held: usize,
+}
+
+/// Who should join a chain that lacks a member, without moving anything else: not of its nodes, of a rack of its own if
+/// there is one, and then the node with the fewest ranges for each of its shards. `rack` tells those of the chain.
+pub fn newcomer<'a>(rooms: &[Room<'_>], chain: &[NodeId], rack: impl Fn(NodeId) -> &'a str) -> Option<NodeId> {
+    let is_taken = |room: &Room<'_>| !room.rack.is_empty() && chain.iter().any(|node| rack(*node) == room.rack);
+    let load = |a: &Room<'_>, b: &Room<'_>| (a.held * b.shards).cmp(&(b.held * a.shards));
+    let order = |a: &&Room<'_>, b: &&Room<'_>| {
+        is_taken(a).cmp(&is_taken(b)).then_with(|| load(a, b)).then_with(|| a.node.cmp(&b.node))
+    };
+    rooms.iter().filter(|room| room.shards > 0 && !chain.contains(&room.node)).min_by(order).map(|room| room.node)
+}
+
 /// Shards and ranges are numbered here; `usize` are positions in `names` and `chains`.
 struct Plan {
     names: Vec<PlaceName>,

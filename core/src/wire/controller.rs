@@ -1,4 +1,4 @@
-//! What the controller asks of shards: seal, reconcile, activate (`docs/REPLICATION.md`), and control entries.
+//! What the controller asks of shards: seal, reconcile, activate, learn (`docs/REPLICATION.md`), and control entries.
 //!
 //! Each message carries many ranges, and a shard answers it after one durable promise write for all of them.
 
@@ -127,6 +127,8 @@ wire_struct! {
         error: Option<ErrorCode>,
         /// For `stale`: the epoch promised instead.
         epoch: Epoch,
+        /// For `catching_up`: how far the log reaches by now.
+        end: LogIndex,
     }
 }
 
@@ -135,6 +137,60 @@ wire_struct! {
     RangesReply {
         /// In the order of the request.
         ranges: Vec<RangeOutcome>,
+    }
+}
+
+wire_struct! {
+    /// One range to copy in the background (R7).
+    LearnRange {
+        /// The range.
+        range: RangeId,
+        /// The epoch of the active chain, which the learner is no member of.
+        epoch: Epoch,
+        /// That chain, head first.
+        chain: Vec<ChainMember>,
+        /// Whom to copy from: one of them.
+        source: ChainMember,
+    }
+}
+
+wire_struct! {
+    /// Lets a node learn ranges; asked again and again, because the reply tells how far it is.
+    LearnRequest {
+        /// The process this is for; any other refuses with `not_owner`.
+        incarnation: Incarnation,
+        /// The ring.
+        ring: RingId,
+        /// What to learn.
+        ranges: Vec<LearnRange>,
+    }
+}
+
+wire_struct! {
+    /// How far a learner is with one range.
+    LearnReport {
+        /// The range.
+        range: RangeId,
+        /// None: it learns. Otherwise why not, or why its source does not help it.
+        error: Option<ErrorCode>,
+        /// Highest promise.
+        promised: Epoch,
+        /// How far the learner's log reaches.
+        end: LogIndex,
+        /// How far the source let it copy when it last answered; 0: it has not answered yet.
+        limit: LogIndex,
+    }
+}
+
+wire_struct! {
+    /// Answer to a learn request.
+    LearnReply {
+        /// The process that answers.
+        incarnation: Incarnation,
+        /// Its disk.
+        store: StoreId,
+        /// In the order of the request.
+        ranges: Vec<LearnReport>,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `frames.json`: one frame of every message, and frames and heads to be refused.
 
+use minikafka_core::chain::ChainMember;
 use minikafka_core::control::ControlEntry;
 use minikafka_core::entry::EntryHeader;
 use minikafka_core::topic::{TopicConfig, TopicConfigChange, TopicState};
@@ -309,6 +310,48 @@ fn control() -> Vec<(Frame, Again)> {
     ]
 }
 
+const MEMBER: ChainMember =
+    ChainMember { node: NodeId(1), shard: ShardId(2), store: StoreId(3), incarnation: Incarnation(11) };
+
+/// What carries a chain from one epoch to the next. Learn has no api number yet: its heads stand in frames of seal.
+fn change() -> Vec<(Frame, Again)> {
+    let range = RANGE.range;
+    let end = LogPoint { index: LogIndex(17), hash: RunningHash(0x0102_0304_0506_0708) };
+    let (writer, incarnation, ring) = (WriterId(9), Incarnation(11), RingId(1));
+    let copied = ReconcileRange { range, epoch: Epoch(6), end, source: Some(MEMBER) };
+    let source = ReconcileRange { range, epoch: Epoch(6), end, source: None };
+    let reconcile = ReconcileRequest { writer, incarnation, ring, ranges: vec![copied, source] };
+    let outcome = |error, end| RangeOutcome { range, error, epoch: Epoch(6), end: LogIndex(end) };
+    let outcomes = RangesReply { ranges: vec![outcome(None, 0), outcome(Some(ErrorCode::CatchingUp), 12)] };
+    let learn = LearnRange { range, epoch: Epoch(5), chain: vec![MEMBER], source: MEMBER };
+    let learn = LearnRequest { incarnation, ring, ranges: vec![learn] };
+    let report = |error, end| LearnReport { range, error, promised: Epoch(4), end: LogIndex(end), limit: LogIndex(17) };
+    let learned = LearnReply {
+        incarnation,
+        store: StoreId(3),
+        ranges: vec![report(None, 12), report(Some(ErrorCode::DataDamaged), 13)],
+    };
+    let member = json!({"node": 1, "shard": 2, "store": 3, "incarnation": 11});
+    let end_fields = json!({"index": 17, "hash": 0x0102_0304_0506_0708u64});
+    let range_fields = |source: Value| json!({"range": 209, "epoch": 6, "end": end_fields, "source": source});
+    let reconcile_fields = json!({"writer": 9, "incarnation": 11, "ring": 1,
+        "ranges": [range_fields(member.clone()), range_fields(Value::Null)]});
+    let outcome_fields = |error: u16, end: u64| json!({"range": 209, "error": error, "epoch": 6, "end": end});
+    let outcomes_fields = json!({"ranges": [outcome_fields(0, 0), outcome_fields(17, 12)]});
+    let learn_fields = json!({"incarnation": 11, "ring": 1,
+        "ranges": [{"range": 209, "epoch": 5, "chain": [member], "source": member}]});
+    let report_fields =
+        |error: u16, end: u64| json!({"range": 209, "error": error, "promised": 4, "end": end, "limit": 17});
+    let learned_fields =
+        json!({"incarnation": 11, "store": 3, "ranges": [report_fields(0, 12), report_fields(140, 13)]});
+    vec![
+        frame("reconcile", ask(Api::Reconcile), &reconcile, 0, reconcile_fields),
+        frame("ranges_reply", answer(Api::Reconcile, None), &outcomes, 0, outcomes_fields),
+        frame("learn", ask(Api::Seal), &learn, 0, learn_fields),
+        frame("learn_reply", answer(Api::Seal, None), &learned, 0, learned_fields),
+    ]
+}
+
 fn malformed_frames(good: &[u8]) -> Vec<MalformedFrame> {
     let spoiled = |name: &str, error: &str, at: usize, bytes: &[u8]| {
         let mut frame = good.to_vec();
@@ -374,7 +417,10 @@ fn read_frame(bytes: &[u8]) -> Result<FrameHeader, FrameError> {
 #[test]
 fn frames() {
     let (frames, agains): (Vec<_>, Vec<_>) =
-        [opening(), data(crate::entries::produced()), deletion(), directory(), control()].into_iter().flatten().unzip();
+        [opening(), data(crate::entries::produced()), deletion(), directory(), control(), change()]
+            .into_iter()
+            .flatten()
+            .unzip();
     let malformed_frames = malformed_frames(&frames[0].frame.0);
     let malformed_heads = malformed_heads(&frames);
     let stored = golden("frames.json", &Frames { about: ABOUT.into(), frames, malformed_frames, malformed_heads });

@@ -1,8 +1,11 @@
 //! The one decision of an epoch: source, end and chain, from what the sealed members reported. Pure.
 
+use std::collections::BTreeSet;
+
+use super::alert::AlertReason;
 use super::min_in_sync;
-use super::need::AlertReason;
 use crate::chain::ChainMember;
+use crate::chain::planted::{PlantedBug, is_planted};
 use crate::coordination::ActiveChain;
 use crate::ids::*;
 use crate::wire::SealReport;
@@ -41,19 +44,37 @@ pub(super) fn decide_first(
     }
 }
 
-/// Decides for a range that acted before.
+/// What a decision depends on besides the reports.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub(super) epoch: Epoch,
+    pub(super) replication: u16,
+    /// The nodes the operator wants.
+    pub(super) wish: Option<&'a [NodeId]>,
+    /// Nodes to do without where the floor allows, the worst first.
+    pub(super) unwanted: &'a [NodeId],
+    /// Nodes that could not read what others wanted to copy.
+    pub(super) bad_sources: &'a BTreeSet<NodeId>,
+}
+
+/// Decides for a range that acted before, from the reports of members of its last chain, in their order, and of newcomers.
 ///
 /// A survivor is a member of the last active chain with the right store and a marker at or above its epoch; the source
 /// is the survivor with the highest (last epoch, end). Nobody else can be the source. A damaged log is none (R12), but for
 /// that of the only member: it is activated at its own end, serves what is good, and takes no writes.
 pub(super) fn decide_next(
-    epoch: Epoch,
+    terms: &Terms<'_>,
     active: &ActiveChain,
-    replication: u16,
     sealed: &[Sealed<'_>],
 ) -> Result<Decision, AlertReason> {
+    let is_named = |member: &ChainMember| active.chain.iter().any(|m| m.node == member.node && m.store == member.store);
     let survives = |(member, report): &&Sealed<'_>| {
-        report.marker >= active.epoch && active.chain.iter().any(|m| m.node == member.node && m.store == member.store)
+        // R5c: who left the chain is no survivor, whatever it has.
+        if is_planted(PlantedBug::FormerMemberAsSource) {
+            return report.marker > Epoch(0);
+        }
+        let is_replaced = is_planted(PlantedBug::OnlyMemberNotSealed) && active.chain.len() == 1;
+        is_replaced || report.marker >= active.epoch && is_named(member)
     };
     let named: Vec<&Sealed<'_>> = sealed.iter().filter(survives).collect();
     // R12: what is left of a damaged log is no source for others. It is better than nothing where there are no others.
@@ -62,7 +83,11 @@ pub(super) fn decide_next(
     if let Some((member, _)) = named.first().filter(|_| survivors.is_empty()) {
         return Err(AlertReason::Damaged { node: member.node });
     }
-    let Some((source, best)) = survivors.iter().max_by_key(|(_, report)| (report.last_epoch, report.end.index)) else {
+    // Of equals, who could be read from, and the first.
+    let rank = |(member, report): &&&Sealed<'_>| {
+        (report.last_epoch, report.end.index, !terms.bad_sources.contains(&member.node))
+    };
+    let Some((source, best)) = survivors.iter().rev().max_by_key(rank) else {
         return Err(no_survivor(sealed, active));
     };
     if let Some((ahead, _)) = sealed.iter().find(|(_, report)| report.last_epoch > active.epoch) {
@@ -72,11 +97,40 @@ pub(super) fn decide_next(
     if best.end.index < committed.max(active.start.index) {
         return Err(AlertReason::BehindCommitted { node: source.node });
     }
-    if survivors.len() < min_in_sync(replication) {
-        return Err(AlertReason::BelowFloor { members: survivors.len(), floor: min_in_sync(replication) });
+    let survivors: Vec<ChainMember> = survivors.iter().map(|(member, _)| *member).collect();
+    let others = sealed.iter().filter(|(member, report)| !report.damaged && !survivors.contains(member));
+    // Nobody can copy all of a damaged log.
+    let others = others.map(|(member, _)| *member).filter(|_| !best.damaged);
+    // A member that lost its log was not asked to learn before, so it is taken in only where it is needed.
+    let (returning, newcomers): (Vec<_>, Vec<_>) = others.partition(is_named);
+    let chain = choose(terms, survivors, newcomers, returning)?;
+    Ok(Decision { epoch: terms.epoch, source: Some(*source), start: best.end, chain })
+}
+
+/// The next chain: survivors, then newcomers, then whom the floor needs; without the unwanted, and as the operator wants it.
+fn choose(
+    terms: &Terms<'_>,
+    survivors: Vec<ChainMember>,
+    newcomers: Vec<ChainMember>,
+    returning: Vec<ChainMember>,
+) -> Result<Vec<ChainMember>, AlertReason> {
+    let floor = min_in_sync(terms.replication);
+    let mut chain: Vec<ChainMember> = survivors.into_iter().chain(newcomers).collect();
+    let lacking = floor.saturating_sub(chain.len());
+    chain.extend(returning.into_iter().take(lacking));
+    if chain.len() < floor {
+        return Err(AlertReason::BelowFloor { members: chain.len(), floor });
     }
-    let chain = survivors.iter().map(|(member, _)| *member).collect();
-    Ok(Decision { epoch, source: Some(*source), start: best.end, chain })
+    for unwanted in terms.unwanted {
+        if chain.len() > floor {
+            chain.retain(|member| member.node != *unwanted);
+        }
+    }
+    if let Some(wish) = terms.wish {
+        chain.sort_by_key(|member| wish.iter().position(|node| *node == member.node).unwrap_or(usize::MAX));
+    }
+    chain.truncate(terms.wish.map_or(usize::from(terms.replication), <[NodeId]>::len));
+    Ok(chain)
 }
 
 fn no_survivor(sealed: &[Sealed<'_>], active: &ActiveChain) -> AlertReason {

@@ -2,15 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::decide::{Decision, Sealed, decide_first, decide_next};
-use super::need::{AlertReason, Need, Seats, need};
+use super::alert::AlertReason;
+use super::decide::Decision;
+use super::need::{Need, View, need, possible_wish};
 use super::outbox::Outbox;
 use super::range::{Phase, RangeState};
-use super::{Answer, CasOutcome, ChunkController, Destination, Known, Message, is_stale, position, range_id};
+use super::sealing::{begin_seal, send_seal};
+use super::seats::Seats;
+use super::{Answer, CasOutcome, ChunkController, Destination, Known, Message, position, range_id};
 use crate::chain::ChainMember;
+use crate::chain::peer::Complaint;
+use crate::chain::planted::{PlantedBug, is_planted};
 use crate::coordination::{ActiveChain, BrokerRecord, KeyVersion, PendingChange, RangeRecord, RingChunk};
 use crate::ids::*;
-use crate::wire::{ActivateRange, RangeOutcome, ReconcileRange, SealRange, SealReply, SealReport};
+use crate::wire::{ActivateRange, RangeOutcome};
 
 impl ChunkController {
     /// A record was read. One that is older than what is known, or that a change in flight may be replacing, says nothing.
@@ -22,10 +27,18 @@ impl ChunkController {
         self.ranges.resize_with(chunk.ranges.len(), RangeState::default);
         let before = self.known.replace(Known { chunk, version });
         self.adopt_all(now_ms, before.map(|known| known.chunk), outbox);
+        // What became of it is in the record that was read: sending it again would undo what others did since.
+        if let Some(unknown) = self.unknown.take().filter(|_| is_planted(PlantedBug::LostCasApplied)) {
+            outbox.cas(unknown.clone(), version);
+            self.in_flight = Some(unknown);
+        }
     }
 
     pub(super) fn cas_done(&mut self, now_ms: u64, outcome: CasOutcome, outbox: &mut Outbox) {
         let (Some(proposed), Some(known)) = (self.in_flight.take(), self.known.as_mut()) else { return };
+        if is_planted(PlantedBug::LostCasApplied) && outcome == CasOutcome::Unknown {
+            self.unknown = Some(proposed.clone());
+        }
         if let CasOutcome::Won(version) = outcome {
             let before = std::mem::replace(known, Known { chunk: proposed, version });
             self.adopt_all(now_ms, Some(before.chunk), outbox);
@@ -50,19 +63,31 @@ impl ChunkController {
         if changed.is_empty() {
             return;
         }
+        // What is held against a node ends with its process, not with its registration.
+        let mut restarted = Vec::new();
+        for broker in self.brokers.values() {
+            if self.processes.insert(broker.node, broker.incarnation) != Some(broker.incarnation) {
+                restarted.push(broker.node);
+            }
+        }
         let Some(Known { chunk, .. }) = &self.known else { return };
         for (state, record) in self.ranges.iter_mut().zip(&chunk.ranges) {
-            let another = |member: &ChainMember| {
-                self.brokers.get(&member.node).is_some_and(|broker| broker.incarnation != member.incarnation)
+            let gone = |member: &ChainMember| {
+                self.brokers.get(&member.node).is_none_or(|broker| broker.incarnation != member.incarnation)
             };
+            restarted.iter().for_each(|node| state.suspicions.forgive(*node));
+            state.silent.retain(|node| !changed.contains(node));
             let active = record.active.as_ref().map_or(&[][..], |active| &active.chain);
             let is_claiming = matches!(state.phase, Phase::Claiming { .. });
-            if !is_claiming
-                && (state.participants().iter().any(another) || is_telling(state) && active.iter().any(another))
-            {
+            let counted_on =
+                state.phase.participants().iter().any(gone) || is_telling(state) && active.iter().any(gone);
+            let is_held = matches!(&state.phase, Phase::Sealing(seal) if seal.is_holding);
+            let concerns = active.iter().any(|member| changed.contains(&member.node));
+            if counted_on && !is_claiming || is_held && concerns {
                 state.phase = Phase::Idle;
+                state.retry_at_ms = now_ms;
             }
-            if record.active.is_none() || active.iter().any(|member| changed.contains(&member.node)) {
+            if record.active.is_none() || concerns {
                 state.failures = 0;
                 state.retry_at_ms = now_ms;
             }
@@ -82,6 +107,7 @@ impl ChunkController {
                 self.sealed(now_ms, to, &request.ranges, Some(&reply), outbox);
             }
             (Message::Seal(request), _) => self.sealed(now_ms, to, &request.ranges, None, outbox),
+            (Message::Learn(request), answer) => self.learned(now_ms, to, request, &answer, outbox),
             (Message::Reconcile(request), answer) => {
                 let outcomes = outcomes(answer);
                 for range in &request.ranges {
@@ -110,15 +136,49 @@ impl ChunkController {
         }
     }
 
+    /// A member says that its chain does not work.
+    pub(super) fn complained(&mut self, now_ms: u64, complaint: &Complaint) {
+        let Some(Known { chunk, .. }) = &self.known else { return };
+        let Some(at) = position(chunk, complaint.range.range).filter(|_| complaint.range.ring == chunk.ring) else {
+            return;
+        };
+        let (state, Some(active)) = (&mut self.ranges[at], &chunk.ranges[at].active) else { return };
+        let Some(due_ms) = state.suspicions.complain(now_ms, active, complaint, &self.settings) else { return };
+        if is_telling(state) && due_ms <= now_ms {
+            state.phase = Phase::Idle;
+        }
+        if state.is_idle() && state.failures == 0 {
+            state.retry_at_ms = due_ms;
+        }
+    }
+
+    /// The operator wants other nodes, or none in particular.
+    pub(super) fn desire(&mut self, now_ms: u64, range: RangeId, nodes: Option<Vec<NodeId>>) {
+        match nodes {
+            Some(nodes) => drop(self.desired.insert(range, nodes)),
+            None => drop(self.desired.remove(&range)),
+        }
+        let at = self.known.as_ref().and_then(|known| position(&known.chunk, range));
+        if let Some(state) = at.map(|at| &mut self.ranges[at]).filter(|state| state.failures == 0) {
+            state.retry_at_ms = now_ms;
+        }
+    }
+
     /// Phases whose deadline is over.
     pub(super) fn expire(&mut self, now_ms: u64, outbox: &mut Outbox) {
         for at in 0..self.ranges.len() {
             let state = &mut self.ranges[at];
-            if state.phase == Phase::Idle || state.deadline_ms().is_none_or(|deadline| deadline > now_ms) {
+            if state.is_idle() || state.deadline_ms().is_none_or(|deadline| deadline > now_ms) {
                 continue;
             }
             match state.phase {
-                Phase::Sealing { .. } => self.conclude_seal(now_ms, at, outbox),
+                Phase::Sealing(_) => self.seal_expired(now_ms, at, outbox),
+                Phase::Reconciling(_) => self.poll_reconcile(now_ms, at, outbox),
+                // Who neither acts nor refuses, again and again, is found out by a seal.
+                Phase::Activating { .. } if state.failures >= 3 => {
+                    state.broken = true;
+                    state.back_off(now_ms, &self.settings);
+                }
                 _ => state.back_off(now_ms, &self.settings),
             }
         }
@@ -127,7 +187,7 @@ impl ChunkController {
     /// Idle ranges whose time has come: tells members, or claims an epoch for all that need a change.
     pub(super) fn start_what_is_due(&mut self, now_ms: u64, outbox: &mut Outbox) {
         let Some(Known { chunk, .. }) = &self.known else { return };
-        let is_due = |state: &RangeState| state.phase == Phase::Idle && state.retry_at_ms <= now_ms;
+        let is_due = |state: &RangeState| state.is_idle() && state.retry_at_ms <= now_ms;
         if self.reading || !self.ranges.iter().any(is_due) {
             return;
         }
@@ -136,7 +196,14 @@ impl ChunkController {
             if !is_due(state) {
                 continue;
             }
-            match need(record, state, chunk.replication, &self.brokers, &mut seats, at) {
+            let wish = self.desired.get(&range_id(chunk, at)).filter(|nodes| possible_wish(nodes, chunk.replication));
+            let view = View {
+                now_ms,
+                replication: chunk.replication,
+                brokers: &self.brokers,
+                wish: wish.map(|nodes| nodes.as_slice()),
+            };
+            match need(&view, record.active.as_ref(), record.pending.is_some(), state, &mut seats, at) {
                 Need::Nothing => state.rest(),
                 Need::Tell => tell(state, record, range_id(chunk, at), now_ms + self.settings.activate_wait_ms, outbox),
                 // While a compare-and-set is in flight its outcome comes first.
@@ -192,10 +259,10 @@ impl ChunkController {
         let is_mine = |epoch| record.pending == Some(PendingChange { epoch, writer: self.writer });
         match std::mem::take(&mut state.phase) {
             Phase::Claiming { epoch, asked } if is_mine(epoch) => {
-                asked.iter().for_each(|member| outbox.seal(member, range, epoch));
-                let (sealed, lost) = Default::default();
-                let until_ms = now_ms + self.settings.seal_wait_ms;
-                state.phase = Phase::Sealing { epoch, asked, sealed, lost, until_ms };
+                begin_seal(now_ms, self.settings.seal_wait_ms, state, record, epoch, asked);
+                if let Phase::Sealing(seal) = &state.phase {
+                    send_seal(seal, range, outbox);
+                }
             }
             Phase::Decided { decision } if is_committed(record, &decision) => {
                 state.broken = false;
@@ -204,12 +271,14 @@ impl ChunkController {
             phase @ Phase::Activating { .. } if before == Some(record) => state.phase = phase,
             phase => {
                 state.phase = phase;
-                if state.claimed().is_some_and(|epoch| !is_mine(epoch)) || is_telling(state) {
+                // What was not seen to happen may have happened all the same: the record counts.
+                let is_lost = |epoch| !is_mine(epoch) && !is_planted(PlantedBug::WatchSkippedStates);
+                if state.claimed().is_some_and(is_lost) || is_telling(state) {
                     state.phase = Phase::Idle;
                 }
             }
         }
-        if before.is_some_and(|before| before == record) || state.phase != Phase::Idle {
+        if before.is_some_and(|before| before == record) || !state.is_idle() {
             return;
         }
         // Somebody else changed it meanwhile: leave them time to finish, then take over.
@@ -218,161 +287,6 @@ impl ChunkController {
         let wait_ms = if began.is_some() && !was_known { self.settings.orphan_wait_ms } else { 0 };
         let writer_spread_ms = if wait_ms > 0 { self.writer.0 % (wait_ms / 2 + 1) } else { 0 };
         state.retry_at_ms = now_ms + wait_ms + writer_spread_ms;
-    }
-
-    fn sealed(
-        &mut self,
-        now_ms: u64,
-        to: Destination,
-        asked_ranges: &[SealRange],
-        reply: Option<&SealReply>,
-        outbox: &mut Outbox,
-    ) {
-        let Some(Known { chunk, .. }) = &self.known else { return };
-        let reports: BTreeMap<RangeId, &SealReport> =
-            reply.iter().flat_map(|reply| reply.ranges.iter().map(|report| (report.range, report))).collect();
-        let mut concluded = Vec::new();
-        for asked_range in asked_ranges {
-            let Some(at) = position(chunk, asked_range.range) else { continue };
-            let state = &mut self.ranges[at];
-            let Phase::Sealing { epoch, asked, sealed, lost, .. } = &mut state.phase else { continue };
-            let Some(member) = asked.iter().find(|member| member.node == to.node && member.shard == to.shard) else {
-                continue;
-            };
-            if *epoch != asked_range.epoch {
-                continue;
-            }
-            let report = reports.get(&asked_range.range).copied();
-            let same = reply.is_some_and(|r| r.incarnation == member.incarnation && r.store == member.store);
-            match report.filter(|_| same) {
-                Some(report) if report.error.is_none() && report.promised == *epoch => {
-                    sealed.entry(to.node).or_insert_with(|| report.clone());
-                }
-                Some(report) => {
-                    lost.insert(to.node);
-                    state.seen = state.seen.max(report.promised);
-                    if let Some(error) = report.error.filter(|error| !is_stale(*error)) {
-                        let reason = AlertReason::Refused { node: to.node, error: error.into() };
-                        raise(state, asked_range.range, reason, outbox);
-                    }
-                }
-                None => drop(lost.insert(to.node)),
-            }
-            let Phase::Sealing { asked, sealed, lost, .. } = &state.phase else { continue };
-            if asked.iter().all(|member| sealed.contains_key(&member.node) || lost.contains(&member.node)) {
-                concluded.push(at);
-            }
-        }
-        concluded.into_iter().for_each(|at| self.conclude_seal(now_ms, at, outbox));
-    }
-
-    /// Fixes the one decision of the epoch, or gives the epoch up.
-    fn conclude_seal(&mut self, now_ms: u64, at: usize, outbox: &mut Outbox) {
-        let Some(Known { chunk, .. }) = &self.known else { return };
-        let (record, range) = (&chunk.ranges[at], range_id(chunk, at));
-        let state = &mut self.ranges[at];
-        let Phase::Sealing { epoch, asked, sealed, .. } = &state.phase else { return };
-        let reports: Vec<Sealed<'_>> =
-            asked.iter().filter_map(|member| sealed.get(&member.node).map(|report| (*member, report))).collect();
-        let decided = match &record.active {
-            None => decide_first(*epoch, asked, &reports),
-            Some(active) => decide_next(*epoch, active, chunk.replication, &reports),
-        };
-        let stale = state.seen > *epoch;
-        match decided {
-            Ok(decision) => {
-                for member in &decision.chain {
-                    let source = decision.source.filter(|source| source != member);
-                    let (epoch, end) = (decision.epoch, decision.start);
-                    outbox.reconcile(member, ReconcileRange { range, epoch, end, source });
-                }
-                let missing = decision.chain.iter().map(|member| member.node).collect();
-                let until_ms = now_ms + self.settings.reconcile_wait_ms;
-                state.phase = Phase::Reconciling { decision, missing, until_ms };
-            }
-            Err(reason) if stale || reason.is_passing() => {
-                // Being overtaken, or one lost message, is no news; failing again and again is.
-                if !stale && state.failures >= 3 && state.alert.is_none() {
-                    raise(state, range, reason, outbox);
-                }
-                state.back_off(now_ms, &self.settings);
-            }
-            Err(reason) => {
-                raise(state, range, reason, outbox);
-                state.wait_for_change();
-            }
-        }
-    }
-
-    fn reconciled(
-        &mut self,
-        now_ms: u64,
-        to: Destination,
-        asked: &ReconcileRange,
-        outcome: Option<&RangeOutcome>,
-        outbox: &mut Outbox,
-    ) {
-        let Some(Known { chunk, .. }) = &self.known else { return };
-        let Some(at) = position(chunk, asked.range) else { return };
-        let state = &mut self.ranges[at];
-        let Phase::Reconciling { decision, missing, .. } = &mut state.phase else { return };
-        if decision.epoch != asked.epoch || !missing.contains(&to.node) {
-            return;
-        }
-        match outcome {
-            Some(RangeOutcome { error: None, .. }) => {
-                missing.remove(&to.node);
-                if missing.is_empty() {
-                    state.phase = Phase::Decided { decision: decision.clone() };
-                }
-            }
-            Some(RangeOutcome { error: Some(error), epoch, .. }) => {
-                state.seen = state.seen.max(*epoch);
-                if !is_stale(*error) && state.failures >= 3 {
-                    let reason = AlertReason::Refused { node: to.node, error: (*error).into() };
-                    raise(state, asked.range, reason, outbox);
-                }
-                state.back_off(now_ms, &self.settings);
-            }
-            // It may have been done, so the same epoch must not be tried again.
-            None => state.back_off(now_ms, &self.settings),
-        }
-    }
-
-    fn activated(
-        &mut self,
-        now_ms: u64,
-        to: Destination,
-        asked: &ActivateRange,
-        outcome: Option<&RangeOutcome>,
-        outbox: &mut Outbox,
-    ) {
-        let Some(Known { chunk, .. }) = &self.known else { return };
-        let Some(at) = position(chunk, asked.range) else { return };
-        let state = &mut self.ranges[at];
-        let Phase::Activating { epoch, missing, .. } = &mut state.phase else { return };
-        if *epoch != asked.epoch || !missing.contains(&to.node) {
-            return;
-        }
-        match outcome {
-            Some(RangeOutcome { error: None, .. }) => {
-                missing.remove(&to.node);
-                if missing.is_empty() {
-                    let epoch = *epoch;
-                    state.settled(epoch);
-                }
-            }
-            Some(RangeOutcome { error: Some(error), epoch: promised, .. }) => {
-                state.seen = state.seen.max(*promised);
-                state.broken = !is_stale(*error);
-                if is_stale(*error) && !self.reading {
-                    self.reading = true;
-                    outbox.read();
-                }
-                state.back_off(now_ms, &self.settings);
-            }
-            None => state.back_off(now_ms, &self.settings),
-        }
     }
 }
 
@@ -386,7 +300,7 @@ fn tell(state: &mut RangeState, record: &RangeRecord, range: RangeId, until_ms: 
     state.phase = Phase::Activating { epoch: *epoch, missing, until_ms };
 }
 
-fn raise(state: &mut RangeState, range: RangeId, reason: AlertReason, outbox: &mut Outbox) {
+pub(super) fn raise(state: &mut RangeState, range: RangeId, reason: AlertReason, outbox: &mut Outbox) {
     if state.alert.as_ref() != Some(&reason) {
         outbox.alert(range, reason.clone());
         state.alert = Some(reason);
@@ -407,6 +321,6 @@ fn is_committed(record: &RangeRecord, decision: &Decision) -> bool {
 fn outcomes(answer: Answer) -> BTreeMap<RangeId, RangeOutcome> {
     match answer {
         Answer::Ranges(reply) => reply.ranges.into_iter().map(|outcome| (outcome.range, outcome)).collect(),
-        Answer::Seal(_) | Answer::Lost => BTreeMap::new(),
+        Answer::Seal(_) | Answer::Learn(_) | Answer::Lost => BTreeMap::new(),
     }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::need::AlertReason;
+use super::alert::AlertReason;
 use super::{Alert, Destination, Message, Output};
 use crate::chain::ChainMember;
 use crate::coordination::RingChunk;
 use crate::ids::*;
-use crate::wire::{ActivateRange, ActivateRequest, ReconcileRange, ReconcileRequest, SealRange, SealRequest};
+use crate::wire::{
+    ActivateRange, ActivateRequest, LearnRange, LearnRequest, ReconcileRange, ReconcileRequest, SealRange, SealRequest,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -16,6 +18,7 @@ pub(super) struct Outbox {
     seals: BTreeMap<(Destination, Incarnation), Vec<SealRange>>,
     reconciles: BTreeMap<(Destination, Incarnation), Vec<ReconcileRange>>,
     activates: BTreeMap<Destination, Vec<ActivateRange>>,
+    learns: BTreeMap<(Destination, Incarnation), Vec<LearnRange>>,
     alerts: BTreeMap<AlertReason, Vec<RangeId>>,
 }
 
@@ -40,6 +43,10 @@ impl Outbox {
         self.activates.entry(destination(member)).or_default().push(range);
     }
 
+    pub(super) fn learn(&mut self, member: &ChainMember, range: LearnRange) {
+        self.learns.entry((destination(member), member.incarnation)).or_default().push(range);
+    }
+
     pub(super) fn alert(&mut self, range: RangeId, reason: AlertReason) {
         self.alerts.entry(reason).or_default().push(range);
     }
@@ -59,6 +66,9 @@ impl Outbox {
         }
         for (to, ranges) in std::mem::take(&mut self.activates) {
             send(to, Message::Activate(ActivateRequest { ring, ranges }));
+        }
+        for ((to, incarnation), ranges) in std::mem::take(&mut self.learns) {
+            send(to, Message::Learn(LearnRequest { incarnation, ring, ranges }));
         }
         if let Some((chunk, version)) = self.cas.take() {
             outputs.push(Output::Cas { chunk, version });

@@ -1,13 +1,19 @@
 //! Where a member stands, and what it keeps while it acts.
 
+use super::stream::{Downstream, Upstream};
+use crate::chain::ChainMember;
+use crate::chain::planted::{PlantedBug, is_planted};
 use crate::entry::{EntryHeader, EntryKind};
 use crate::ids::*;
+use crate::limits::SILENCE_TICKS_MAX;
 
 /// The states of the diagram in [`super`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// In no chain since its start.
     Idle,
+    /// Copies in the background from a chain of this epoch, which it is no member of (R7).
+    Learning(Epoch),
     /// A promise is being made durable, and writes in flight are finishing.
     Sealing,
     /// Promised; waits for the controller's decision.
@@ -25,36 +31,34 @@ pub enum Standing {
 /// What a member keeps while it acts in an epoch. Nothing of it outlives the epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Active {
-    /// The epoch.
-    pub(super) epoch: Epoch,
-    place: usize,
-    length: usize,
-    pub(super) successor_acknowledged: LogIndex,
-    pub(super) acknowledged_upstream: LogIndex,
-    pub(super) told_committed: LogIndex,
+    epoch: Epoch,
+    /// None: this member is the head.
+    pub(super) upstream: Option<Upstream>,
+    /// None: this member is the tail.
+    pub(super) downstream: Option<Downstream>,
 }
 
 impl Active {
-    /// Acknowledgements restart at `start`: none of an older epoch counts.
-    pub(super) fn new(epoch: Epoch, place: usize, length: usize, start: LogIndex) -> Self {
+    /// At `place` of `chain`. Acknowledgements restart at `start`: none of an older epoch counts.
+    pub(super) fn new(epoch: Epoch, place: usize, chain: &[ChainMember], start: LogIndex) -> Self {
+        let predecessor = place.checked_sub(1).and_then(|before| chain.get(before));
+        let successor = chain.get(place + 1);
+        let behind_successor = chain.len().saturating_sub(place + 2) as u32;
         Self {
             epoch,
-            place,
-            length,
-            successor_acknowledged: start,
-            acknowledged_upstream: start,
-            told_committed: start,
+            upstream: predecessor.map(|predecessor| Upstream::new(*predecessor, start)),
+            downstream: successor.map(|successor| Downstream::new(*successor, behind_successor, start)),
         }
     }
 
     /// Whether it takes writes.
     pub const fn is_head(&self) -> bool {
-        self.place == 0
+        self.upstream.is_none()
     }
 
     /// Whether somebody stands behind it.
     pub const fn has_successor(&self) -> bool {
-        self.place + 1 < self.length
+        self.downstream.is_some()
     }
 
     /// The epoch it acts in.
@@ -62,9 +66,20 @@ impl Active {
         self.epoch
     }
 
-    /// What is held here and by everybody behind.
+    /// R3: what is held here and, in this epoch, by everybody behind.
     pub(super) fn held(&self, durable: LogIndex) -> LogIndex {
-        if self.has_successor() { durable.min(self.successor_acknowledged) } else { durable }
+        match &self.downstream {
+            Some(_) if self.is_head() && is_planted(PlantedBug::CommitBeforeAllDurable) => durable,
+            Some(downstream) => durable.min(downstream.acknowledged),
+            None => durable,
+        }
+    }
+
+    /// R4: no neighbour was heard for too long. A chain of one has none to hear.
+    pub(super) fn is_silent(&self) -> bool {
+        let upstream = self.upstream.as_ref().map(|upstream| upstream.quiet_ticks);
+        let downstream = self.downstream.as_ref().map(|downstream| downstream.quiet_ticks);
+        upstream.into_iter().chain(downstream).min().is_some_and(|quiet_ticks| quiet_ticks >= SILENCE_TICKS_MAX)
     }
 }
 
@@ -83,6 +98,20 @@ pub(super) struct Uncommitted {
 }
 
 impl Uncommitted {
+    /// Stands for the end of a log whose last entries are not known one by one; only for a planted bug.
+    pub fn end_of(end: LogPoint) -> Self {
+        let nowhere = PartitionKey { topic: TopicId(0), partition: Partition(0) };
+        Self {
+            index: end.index,
+            hash: end.hash,
+            partition: None,
+            concerns: nowhere,
+            base_offset: Offset(0),
+            next_offset: Offset(0),
+            append_timestamp: Timestamp(0),
+        }
+    }
+
     pub fn of(header: &EntryHeader) -> Self {
         let is_batch = header.kind == EntryKind::Batch;
         Self {

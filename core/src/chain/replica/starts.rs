@@ -10,7 +10,7 @@ use crate::ids::*;
 use crate::range_state::RangeState;
 
 /// Log starts from before the uncommitted entries that move them, or delete their partition.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct UncommittedStarts {
     before: HashMap<PartitionKey, Before>,
     settled: LogIndex,
@@ -18,7 +18,7 @@ pub(super) struct UncommittedStarts {
 
 /// The start before the first of the uncommitted entries, kept until the last one is committed: with several under
 /// way it is too low for a while, which only frees less.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Before {
     log_start: Offset,
     first: LogIndex,
@@ -46,6 +46,13 @@ impl UncommittedStarts {
             self.settled = self.settled.max(before.last);
             self.before.remove(&partition);
         }
+    }
+
+    /// Everything is committed.
+    pub fn all_committed(&mut self) {
+        let newest = self.before.values().map(|before| before.last).max();
+        self.settled = newest.map_or(self.settled, |newest| self.settled.max(newest));
+        self.before.clear();
     }
 
     /// The newest entry that moved a start for certain, since this member began.

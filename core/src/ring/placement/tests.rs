@@ -146,3 +146,95 @@ proptest! {
         }
     }
 }
+
+/// Nodes of two shards each, of which those in `mask` are live.
+fn live_of(all: &[Place], mask: u8) -> Vec<Place> {
+    all.iter().filter(|place| mask & 1 << place.node.0 != 0).cloned().collect()
+}
+
+fn difference(loads: &[usize]) -> usize {
+    loads.iter().max().unwrap_or(&0) - loads.iter().min().unwrap_or(&0)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Equal nodes, three of them or more than a chain has members: loads are equal to ±1 for each shard, and chains have
+    /// distinct nodes. Where every rack has equally many nodes, this holds with distinct racks too.
+    #[test]
+    fn equal_nodes_are_level_with_distinct_nodes_and_racks(
+        racks in 3usize..=4,
+        nodes_per_rack in 1usize..=3,
+        shards in 1u16..=4,
+        ranges in prop::sample::select(vec![1usize, 16, 64, 100]),
+        replication in 1usize..=3,
+        with_racks in any::<bool>(),
+    ) {
+        let names = ["a", "b", "c", "d"];
+        let rack = |node: usize| if with_racks { names[node % racks] } else { "" };
+        let nodes: Vec<(u16, &str)> = (0..racks * nodes_per_rack).map(|node| (shards, rack(node))).collect();
+        let live = cluster(&nodes);
+        let chains = propose(&live, replication, &empty(ranges));
+        check_chains(&live, replication, &chains);
+        prop_assert!(difference(&loads(&live, &chains)) <= 1, "{:?}", loads(&live, &chains));
+    }
+
+    /// A node that leaves moves its own places, and at most half as many others, plus one for each shard that is left: those
+    /// make room where the shard with the fewest ranges is on a node that the chain has already.
+    #[test]
+    fn a_leave_moves_little(gone in 0u32..6, mask in any::<u8>(), replication in 1usize..=3) {
+        let all = cluster(&[(2, ""); 6]);
+        let before_live = live_of(&all, mask | 1 << gone | 0b11_1000);
+        let before = propose(&before_live, replication, &empty(64));
+        let rest: Vec<Place> = before_live.iter().filter(|place| place.node != NodeId(gone)).cloned().collect();
+        prop_assume!(rest.len() / 2 > replication);
+        let after = propose(&rest, replication, &before);
+        let lost = before.iter().flatten().filter(|(node, _)| *node == NodeId(gone)).count();
+        prop_assert!(moved(&before, &after) <= lost + lost / 2 + rest.len(), "{} moved, {} lost", moved(&before, &after), lost);
+        prop_assert!(difference(&loads(&rest, &after)) <= 1);
+    }
+
+    /// A node that joins takes its share, and nothing else moves.
+    #[test]
+    fn a_join_moves_only_what_the_newcomer_takes(new in 0u32..6, mask in any::<u8>(), replication in 1usize..=3) {
+        let all = cluster(&[(2, ""); 6]);
+        let after_live = live_of(&all, mask | 1 << new | 0b11_1000);
+        let before_live: Vec<Place> = after_live.iter().filter(|place| place.node != NodeId(new)).cloned().collect();
+        prop_assume!(before_live.len() / 2 >= replication);
+        let before = propose(&before_live, replication, &empty(64));
+        let after = propose(&after_live, replication, &before);
+        let taken = after.iter().flatten().filter(|(node, _)| *node == NodeId(new)).count();
+        prop_assert_eq!(moved(&before, &after), taken);
+        prop_assert!(difference(&loads(&after_live, &after)) <= 1);
+    }
+
+    /// The order in which places are named does not matter.
+    #[test]
+    fn the_same_input_gives_the_same_answer(rotate in 0usize..12, replication in 1usize..=3) {
+        let live = cluster(&[(2, "a"), (2, "a"), (2, "b"), (2, "b"), (2, "c"), (2, "c")]);
+        let mut turned = live.clone();
+        turned.rotate_left(rotate);
+        let chains = propose(&live, replication, &empty(64));
+        prop_assert_eq!(&propose(&turned, replication, &empty(64)), &chains);
+    }
+
+    /// One newcomer for each chain that lost a member: of no node of the chain, of a rack of its own where there is one,
+    /// and nodes of equal size end up with equally many ranges to ±1.
+    #[test]
+    fn newcomers_are_spread(ranges in 1usize..200, spares in 2u32..6, racks in any::<bool>()) {
+        let rack = |node: NodeId| if racks { ["a", "b", "c"][node.0 as usize % 3] } else { "" };
+        let mut held = vec![0usize; 2 + spares as usize];
+        for _ in 0..ranges {
+            let rooms: Vec<Room<'_>> = (2..2 + spares)
+                .map(|node| Room { node: NodeId(node), rack: rack(NodeId(node)), shards: 2, held: held[node as usize] })
+                .collect();
+            let chain = [NodeId(0), NodeId(1)];
+            let node = newcomer(&rooms, &chain, rack).expect("there are spares");
+            prop_assert!(!chain.contains(&node));
+            prop_assert!(!racks || rack(node) == "c", "the third rack is there: node 2, and perhaps 5");
+            held[node.0 as usize] += 1;
+        }
+        let equals: Vec<usize> = (2..held.len()).filter(|n| !racks || n % 3 == 2).map(|n| held[n]).collect();
+        prop_assert!(difference(&equals) <= 1, "{:?}", held);
+    }
+}

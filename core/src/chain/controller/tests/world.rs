@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::*;
 use crate::chain::ChainMember;
-use crate::coordination::{ActiveChain, RangeRecord};
-use crate::wire::{RangeOutcome, SealReport};
+use crate::coordination::{ActiveChain, PendingChange, RangeRecord};
+use crate::wire::{LearnRange, LearnReport, RangeOutcome, ReconcileRange, SealReport};
 
 pub(super) const RING: RingId = RingId(1);
 
@@ -19,14 +19,22 @@ pub(super) struct Disk {
     pub(super) promised: Epoch,
     pub(super) marker: Epoch,
     pub(super) log: Log,
-    known_committed: LogIndex,
+    pub(super) known_committed: LogIndex,
 }
+
+/// What a member that copies reads at its source, if that very process is there.
+type Source = Option<Disk>;
+
+/// Entries that one answer brings.
+const COPIED_AT_ONCE: usize = 2;
 
 pub(super) struct Node {
     pub(super) broker: BrokerRecord,
     pub(super) live: bool,
     pub(super) disks: BTreeMap<RangeId, Disk>,
     acting: BTreeMap<RangeId, ActiveChain>,
+    /// Highest epoch sealed in this life.
+    sealed: BTreeMap<RangeId, Epoch>,
     opened_by: BTreeMap<RangeId, ShardId>,
     /// Chains of several members: shards of a process may come to be chosen anew, and the process refuses.
     is_one_of_many: bool,
@@ -55,7 +63,7 @@ pub(super) struct World {
     pub(super) cas_count: usize,
     /// What each epoch decided: the end to reconcile to, and the chain.
     ends: BTreeMap<(RangeId, Epoch), LogPoint>,
-    actives: BTreeMap<(RangeId, Epoch), ActiveChain>,
+    pub(super) actives: BTreeMap<(RangeId, Epoch), ActiveChain>,
     next: u64,
 }
 
@@ -65,7 +73,7 @@ pub(super) fn end(log: &Log) -> LogPoint {
 }
 
 impl World {
-    pub(super) fn new(replication: u16, ranges: u32, shards: &[u16]) -> Self {
+    pub(super) fn new(replication: u16, ranges: u32, shards_of: &[u16]) -> Self {
         let chunk = RingChunk {
             ring: RING,
             replication,
@@ -88,7 +96,7 @@ impl World {
             actives: BTreeMap::new(),
             next: 100,
         };
-        for (node, &shards) in (1..).zip(shards) {
+        for (node, &shards) in (1..).zip(shards_of) {
             let store = StoreId(world.fresh());
             let broker = world.broker(NodeId(node), store, shards);
             let node = Node {
@@ -96,8 +104,9 @@ impl World {
                 live: true,
                 disks: BTreeMap::new(),
                 acting: BTreeMap::new(),
+                sealed: BTreeMap::new(),
                 opened_by: BTreeMap::new(),
-                is_one_of_many: replication > 1,
+                is_one_of_many: shards_of.len() > 1,
             };
             world.nodes.insert(node.broker.node, node);
         }
@@ -143,6 +152,7 @@ impl World {
         let node = self.node(node);
         (node.broker, node.live) = (broker, true);
         node.acting.clear();
+        node.sealed.clear();
         node.opened_by.clear();
         self.announce();
     }
@@ -192,7 +202,23 @@ impl World {
             for range in &request.ranges {
                 let end = *self.ends.entry((range.range, range.epoch)).or_insert(range.end);
                 assert_eq!(end, range.end, "range {} was decided twice in epoch {}", range.range, range.epoch);
+                self.check_source(request.writer, range);
             }
+        }
+    }
+
+    /// As long as the change is not overtaken, its source is a survivor.
+    fn check_source(&self, writer: WriterId, range: &ReconcileRange) {
+        let Some(record) = position(&self.chunk, range.range).map(|at| &self.chunk.ranges[at]) else { return };
+        let is_current = record.pending == Some(PendingChange { epoch: range.epoch, writer });
+        let (Some(active), Some(source), true) = (&record.active, range.source, is_current) else { return };
+        assert!(
+            active.chain.iter().any(|m| (m.node, m.store) == (source.node, source.store)),
+            "a stranger is the source"
+        );
+        let node = &self.nodes[&source.node];
+        if node.broker.store == source.store {
+            assert!(node.disks[&range.range].marker >= active.epoch, "who lost its log is the source");
         }
     }
 
@@ -235,19 +261,31 @@ impl World {
                 let known = self.actives.entry((range_id(&chunk, at), active.epoch)).or_insert_with(|| active.clone());
                 assert_eq!(known, active, "range {at} was activated twice in one epoch");
             }
+            if let Some(active) = new.active.as_ref().filter(|active| old.active.as_ref() != Some(active)) {
+                let nodes: BTreeSet<NodeId> = active.chain.iter().map(|member| member.node).collect();
+                let length = active.chain.len();
+                assert_eq!(nodes.len(), length, "range {at}: one node twice in {active:?}");
+                let lengths = min_in_sync(chunk.replication)..=usize::from(chunk.replication);
+                assert!(lengths.contains(&length), "range {at}: {length} members");
+                let committed = self.committed.get(&range_id(&chunk, at)).map_or(0, Vec::len) as u64;
+                assert!(active.start.index.0 >= committed, "range {at}: {committed} are committed, not {active:?}");
+            }
         }
         self.chunk = chunk;
     }
 
     fn deliver(&mut self, to: Destination, message: &Message) -> Answer {
-        let logs: BTreeMap<(NodeId, RangeId), Log> = match message {
+        let disk = |source: ChainMember, range| -> Source {
+            let node = self.nodes.get(&source.node).filter(|node| node.live)?;
+            let is_it = (node.broker.store, node.broker.incarnation) == (source.store, source.incarnation);
+            node.disks.get(&range).filter(|_| is_it).cloned()
+        };
+        let sources: Vec<Source> = match message {
             Message::Reconcile(request) => {
-                let source = |r: &crate::wire::ReconcileRange| r.source.map(|source| (source.node, r.range));
-                let wanted: BTreeSet<(NodeId, RangeId)> = request.ranges.iter().filter_map(source).collect();
-                let log = |(node, range)| self.nodes.get(&node)?.disks.get(&range).map(|disk| disk.log.clone());
-                wanted.into_iter().filter_map(|key| Some((key, log(key)?))).collect()
+                request.ranges.iter().map(|r| r.source.and_then(|source| disk(source, r.range))).collect()
             }
-            _ => BTreeMap::new(),
+            Message::Learn(request) => request.ranges.iter().map(|r| disk(r.source, r.range)).collect(),
+            _ => Vec::new(),
         };
         let Some(node) = self.nodes.get_mut(&to.node).filter(|node| node.live) else { return Answer::Lost };
         if usize::from(to.shard.0) >= node.broker.shards.len() {
@@ -260,8 +298,16 @@ impl World {
                 Answer::Seal(SealReply { incarnation: node.broker.incarnation, store: node.broker.store, ranges })
             }
             Message::Reconcile(request) => Answer::Ranges(RangesReply {
-                ranges: request.ranges.iter().map(|range| node.reconcile(request.incarnation, range, &logs)).collect(),
+                ranges: (request.ranges.iter().zip(&sources))
+                    .map(|(range, source)| node.reconcile(request.incarnation, range, source.as_ref()))
+                    .collect(),
             }),
+            Message::Learn(request) => {
+                let ranges = (request.ranges.iter().zip(&sources))
+                    .map(|(range, source)| node.learn(request.incarnation, to.shard, range, source.as_ref()))
+                    .collect();
+                Answer::Learn(LearnReply { incarnation: node.broker.incarnation, store: node.broker.store, ranges })
+            }
             Message::Activate(request) => Answer::Ranges(RangesReply {
                 ranges: request.ranges.iter().map(|range| node.activate(range)).collect(),
             }),
@@ -316,6 +362,41 @@ impl World {
         })
     }
 
+    /// Whether every chain has as many members as it should, besides.
+    pub(super) fn is_full(&self) -> bool {
+        let live = self.nodes.values().filter(|node| node.live).count();
+        let wanted = usize::from(self.chunk.replication).min(live);
+        let is_full = |record: &RangeRecord| record.active.as_ref().is_some_and(|a| a.chain.len() == wanted);
+        self.is_whole() && self.chunk.ranges.iter().all(is_full)
+    }
+
+    /// Ranges that are not well, for a failed test's message.
+    pub(super) fn unwell(&self) -> String {
+        let is_well = |at: usize| {
+            let active = self.chunk.ranges[at].active.as_ref();
+            let is_told = |node: &Node| node.acting.get(&range_id(&self.chunk, at)) == active;
+            let is_long = |a: &ActiveChain| a.chain.len() == usize::from(self.chunk.replication);
+            active.is_some_and(|a| is_long(a) && a.chain.iter().all(|m| is_told(&self.nodes[&m.node])))
+        };
+        let unwell = (0..self.chunk.ranges.len()).filter(|at| !is_well(*at));
+        unwell.map(|at| format!("{:?} {:?}\n", self.chunk.ranges[at], self.controllers[0].ranges[at])).collect()
+    }
+
+    /// Whether every range would still have a survivor if a node lost its disk, whatever is under way.
+    pub(super) fn may_wipe(&self, node: NodeId) -> bool {
+        let survives = |range, active: &ActiveChain, member: &ChainMember| {
+            let other = &self.nodes[&member.node];
+            member.node != node
+                && other.broker.store == member.store
+                && other.disks.get(&range).is_some_and(|disk| disk.marker >= active.epoch)
+        };
+        self.chunk.ranges.iter().enumerate().all(|(at, record)| {
+            let range = range_id(&self.chunk, at);
+            let active = record.active.as_ref();
+            record.pending.is_none() && active.is_some_and(|a| a.chain.iter().any(|member| survives(range, a, member)))
+        })
+    }
+
     /// Runs everything in order and without faults until nothing happens, or for as long as `ms`.
     pub(super) fn settle(&mut self, ms: u64) {
         let until = self.now_ms + ms;
@@ -350,6 +431,7 @@ impl Node {
         if error.is_none() {
             self.opened_by.insert(range, shard);
             disk.promised = epoch;
+            self.sealed.insert(range, epoch);
             if self.acting.get(&range).is_some_and(|acting| acting.epoch < epoch) {
                 self.acting.remove(&range);
             }
@@ -366,25 +448,28 @@ impl Node {
         }
     }
 
-    fn reconcile(
-        &mut self,
-        incarnation: Incarnation,
-        asked: &crate::wire::ReconcileRange,
-        logs: &BTreeMap<(NodeId, RangeId), Log>,
-    ) -> RangeOutcome {
+    fn reconcile(&mut self, incarnation: Incarnation, asked: &ReconcileRange, source: Option<&Disk>) -> RangeOutcome {
         let disk = self.disks.entry(asked.range).or_default();
-        let outcome = |error, epoch| RangeOutcome { range: asked.range, error, epoch };
+        let outcome = |error, epoch| RangeOutcome { range: asked.range, error, epoch, end: LogIndex(0) };
         if incarnation != self.broker.incarnation {
             return outcome(Some(ErrorCode::NotOwner), disk.promised);
+        }
+        // Asked again, it answers again.
+        if (disk.promised, disk.marker) == (asked.epoch, asked.epoch) && end(&disk.log) == asked.end {
+            return outcome(None, asked.epoch);
         }
         if disk.promised != asked.epoch || disk.marker >= asked.epoch {
             return outcome(Some(ErrorCode::Stale), disk.promised);
         }
-        if let Some(source) = asked.source {
-            let Some(log) = logs.get(&(source.node, asked.range)) else {
-                return outcome(Some(ErrorCode::RangeFailed), disk.promised);
+        if asked.source.is_some() {
+            let Some(source) = source.filter(|source| source.promised == asked.epoch) else {
+                return outcome(Some(ErrorCode::CatchingUp), disk.promised);
             };
-            disk.log = log[..(asked.end.index.0 as usize).min(log.len())].to_vec();
+            copy(disk, &source.log[..(asked.end.index.0 as usize).min(source.log.len())]);
+        }
+        if end(&disk.log).index < asked.end.index && asked.source.is_some() {
+            let end = end(&disk.log).index;
+            return RangeOutcome { end, ..outcome(Some(ErrorCode::CatchingUp), disk.promised) };
         }
         if end(&disk.log) != asked.end {
             return outcome(Some(ErrorCode::RangeFailed), disk.promised);
@@ -393,9 +478,37 @@ impl Node {
         outcome(None, asked.epoch)
     }
 
+    /// Copies in the background, unless it may be a survivor, or was sealed for something later.
+    fn learn(
+        &mut self,
+        incarnation: Incarnation,
+        shard: ShardId,
+        asked: &LearnRange,
+        source: Option<&Disk>,
+    ) -> LearnReport {
+        let range = asked.range;
+        let disk = self.disks.entry(range).or_default();
+        let sealed = self.sealed.get(&range).copied().unwrap_or_default();
+        let opened = *self.opened_by.entry(range).or_insert(shard);
+        let error = match source {
+            _ if incarnation != self.broker.incarnation || opened != shard => Some(ErrorCode::NotOwner),
+            _ if disk.marker >= asked.epoch || sealed > asked.epoch => Some(ErrorCode::Stale),
+            Some(source) if source.marker < asked.epoch => Some(ErrorCode::Stale),
+            Some(_) => None,
+            None => Some(ErrorCode::RangeFailed),
+        };
+        let mut limit = LogIndex(0);
+        if let (Some(source), None) = (source, error) {
+            self.acting.remove(&range);
+            limit = source.known_committed;
+            copy(disk, &source.log[..limit.0 as usize]);
+        }
+        LearnReport { range, error, promised: disk.promised, end: end(&disk.log).index, limit }
+    }
+
     fn activate(&mut self, asked: &crate::wire::ActivateRange) -> RangeOutcome {
         let disk = self.disks.entry(asked.range).or_default();
-        let outcome = |error, epoch| RangeOutcome { range: asked.range, error, epoch };
+        let outcome = |error, epoch| RangeOutcome { range: asked.range, error, epoch, end: LogIndex(0) };
         let (store, incarnation) = (self.broker.store, self.broker.incarnation);
         let is_named = asked.chain.iter().any(|m| m.store == store && m.incarnation == incarnation);
         if disk.promised > asked.epoch {
@@ -405,7 +518,20 @@ impl Node {
             return outcome(Some(ErrorCode::NotOwner), disk.promised);
         }
         let chain = ActiveChain { epoch: asked.epoch, chain: asked.chain.clone(), start: asked.start };
+        disk.known_committed = disk.known_committed.max(asked.start.index);
         self.acting.entry(asked.range).or_insert(chain);
         outcome(None, asked.epoch)
+    }
+}
+
+/// Cuts a log to where it agrees with another one, and adds a little of what it lacks.
+fn copy(disk: &mut Disk, source: &[(Epoch, u64)]) {
+    let agreed = disk.log.iter().zip(source).take_while(|(ours, theirs)| ours == theirs).count();
+    assert!(agreed as u64 >= disk.known_committed.0.min(source.len() as u64), "what is committed would be cut");
+    if agreed < disk.log.len() {
+        disk.log.truncate(agreed.max(disk.known_committed.0 as usize));
+    }
+    if disk.log.len() == agreed {
+        disk.log.extend(source[agreed..].iter().take(COPIED_AT_ONCE));
     }
 }

@@ -1,0 +1,251 @@
+//! Chains of several members: what must happen, one scenario for each row of the table.
+
+use super::*;
+use crate::chain::peer::ComplaintReason;
+
+/// Three members for each range, on `nodes` nodes, with something in every log.
+fn three(nodes: usize, ranges: u32) -> World {
+    let mut world = World::new(3, ranges, &vec![2; nodes]);
+    world.add_controller();
+    world.settle(0);
+    assert!(world.is_full());
+    write_everywhere(&mut world);
+    world.delivered.clear();
+    world
+}
+
+fn nodes(world: &World, range: usize) -> Vec<u32> {
+    active(world, range).chain.iter().map(|member| member.node.0).collect()
+}
+
+fn sent(world: &World, kind: &str) -> usize {
+    world.delivered.iter().filter(|(_, message)| name(message) == kind).count()
+}
+
+fn complain(world: &mut World, by: u32, about: u32, reason: ComplaintReason) {
+    let range = RangeKey { ring: RING, range: RangeId(0) };
+    let epoch = active(world, 0).epoch;
+    let complaint = Complaint { range, epoch, by: NodeId(by), about: NodeId(about), reason };
+    world.input(0, Input::Complaint(complaint));
+    world.settle(0);
+}
+
+/// A node that is registered and deaf.
+fn settle_without(world: &mut World, deaf: u32, ms: u64) {
+    let until = world.now_ms + ms;
+    while world.now_ms <= until {
+        while !world.events.is_empty() {
+            let event = world.events.remove(0);
+            if let Event::Deliver { controller, to, message } = &event
+                && to.node == NodeId(deaf)
+            {
+                let lost = Input::Answered { to: *to, message: message.clone(), answer: Answer::Lost };
+                world.input(*controller, lost);
+                continue;
+            }
+            world.run(event, false);
+        }
+        world.now_ms += 20;
+        world.input(0, Input::Tick);
+    }
+}
+
+#[test]
+fn a_member_that_is_away_leaves_and_a_spare_learns_and_joins() {
+    let mut world = three(4, 1);
+    let gone = nodes(&world, 0)[1];
+    world.stop(gone);
+    world.settle(0);
+    assert!(world.is_whole());
+    let kept = world.actives[&(RangeId(0), Epoch(2))].chain.iter().map(|member| member.node.0).collect::<Vec<_>>();
+    assert_eq!(kept.len(), 2, "first without the member");
+    assert_eq!((active(&world, 0).epoch, active(&world, 0).chain.len()), (Epoch(3), 3), "then with a learner");
+    assert_eq!(nodes(&world, 0)[..2], kept, "who was there keeps the order");
+    assert!(!nodes(&world, 0).contains(&gone) && world.is_whole());
+    assert!(sent(&world, "learn") > 0, "nobody joins without having been asked to learn");
+}
+
+#[test]
+fn a_learner_with_a_gap_is_not_taken_in() {
+    let mut world = three(4, 1);
+    for _ in 0..limits::LEARN_GAP_MAX + 8 {
+        world.write(RangeId(0));
+    }
+    let gone = nodes(&world, 0)[2];
+    world.stop(gone);
+    world.settle(limits::PROGRESS_POLL_MS);
+    assert_eq!(active(&world, 0).chain.len(), 2, "two entries an answer: it lacks more than the gap");
+    world.settle(5 * limits::PROGRESS_POLL_MS);
+    assert!(world.chunk.ranges[0].pending.is_some(), "near enough after a few answers");
+    world.settle(80 * limits::PROGRESS_POLL_MS);
+    assert!(world.is_full(), "the rest is copied while sealed");
+}
+
+#[test]
+fn an_empty_range_gets_its_member_back_too() {
+    let mut world = World::new(3, 1, &[1; 4]);
+    world.add_controller();
+    world.settle(0);
+    let gone = nodes(&world, 0)[0];
+    world.stop(gone);
+    world.settle(u64::from(limits::LEARN_EMPTY_POLLS + 2) * limits::PROGRESS_POLL_MS);
+    assert!(world.is_full());
+}
+
+#[test]
+fn below_the_floor_the_last_survivor_is_held_until_somebody_answers() {
+    let mut world = three(3, 1);
+    world.stop(1);
+    world.stop(2);
+    world.settle(0);
+    let before = active(&world, 0).clone();
+    assert!(world.alerts.iter().any(|alert| matches!(alert.reason, AlertReason::BelowFloor { members: 1, floor: 2 })));
+    world.delivered.clear();
+    let epoch = world.chunk.ranges[0].pending.expect("claimed and held").epoch;
+    world.settle(10 * limits::PROGRESS_POLL_MS);
+    assert_eq!(sent(&world, "seal"), 10, "asked again and again, so that it serves reads");
+    assert_eq!(active(&world, 0), &before, "the old record stays");
+    assert_eq!(world.chunk.ranges[0].pending.map(|pending| pending.epoch), Some(epoch), "in one epoch");
+    // A wiped disk is a newcomer: it answers, and copies everything.
+    world.wipe(1);
+    world.settle(limits::PROGRESS_POLL_MS * 4);
+    assert!(world.is_whole(), "{}", world.unwell());
+    assert_eq!(nodes(&world, 0), [3, 1]);
+    assert!(active(&world, 0).epoch > epoch, "a held epoch is not used for somebody else");
+    write_everywhere(&mut world);
+    assert!(world.committed.values().all(|log| log.len() == 2));
+}
+
+#[test]
+fn below_the_floor_a_member_that_comes_back_while_the_seal_is_answered_is_asked_too() {
+    let mut world = three(3, 1);
+    (1..=3).for_each(|node| world.stop(node));
+    world.settle(0);
+    world.restart(3, 2);
+    // Claimed with the only one there is; the others come before it answered.
+    while !matches!(world.events.first(), Some(Event::Deliver { message: Message::Seal(_), .. })) {
+        assert!(!world.events.is_empty(), "the survivor is sealed");
+        let event = world.events.remove(0);
+        world.run(event, false);
+    }
+    (1..=2).for_each(|node| world.restart(node, 2));
+    let seal = world.events.remove(0);
+    world.events.push(seal);
+    world.settle(2 * limits::CHANGE_RETRY_MS_MAX);
+    assert!(world.is_whole() && world.is_full(), "{}", world.unwell());
+}
+
+#[test]
+fn all_survivors_gone_waits_for_one_of_them() {
+    let mut world = three(4, 1);
+    let members = nodes(&world, 0);
+    members.iter().for_each(|node| world.stop(*node));
+    world.settle(60_000);
+    assert!(world.alerts.iter().any(|alert| matches!(alert.reason, AlertReason::NodeGone { .. })));
+    world.restart(members[2], 2);
+    world.settle(limits::PROGRESS_POLL_MS * 4);
+    assert!(world.is_whole(), "one survivor and a spare are enough: {}", world.unwell());
+}
+
+#[test]
+fn who_answers_the_seal_stays_and_is_left_out_when_complained_about_again() {
+    let mut world = three(3, 1);
+    complain(&mut world, 1, 2, ComplaintReason::LinkLost);
+    assert_eq!((active(&world, 0).epoch, nodes(&world, 0)), (Epoch(2), vec![1, 2, 3]), "it answered");
+    complain(&mut world, 1, 2, ComplaintReason::Stalled);
+    assert_eq!((active(&world, 0).epoch, nodes(&world, 0)), (Epoch(3), vec![1, 3]), "again in the next epoch");
+    world.settle(limits::EJECT_MS_MIN - 1_000);
+    assert_eq!(nodes(&world, 0), [1, 3], "it stays out for a while");
+    world.settle(1_000 + 4 * limits::PROGRESS_POLL_MS);
+    assert_eq!(nodes(&world, 0), [1, 3, 2]);
+}
+
+#[test]
+fn a_complaint_of_another_epoch_or_of_a_stranger_changes_nothing() {
+    let mut world = three(4, 1);
+    let before = world.chunk.clone();
+    let stranger = (1..=4).find(|node| !nodes(&world, 0).contains(node)).expect("a spare");
+    complain(&mut world, stranger, 1, ComplaintReason::LinkLost);
+    let range = RangeKey { ring: RING, range: RangeId(0) };
+    let (by, about, reason) = (NodeId(1), NodeId(2), ComplaintReason::Silent);
+    world.input(0, Input::Complaint(Complaint { range, epoch: Epoch(7), by, about, reason }));
+    world.settle(0);
+    assert_eq!(world.chunk, before);
+}
+
+#[test]
+fn the_floor_keeps_whom_everybody_complains_about() {
+    let mut world = three(3, 1);
+    world.stop(3);
+    world.settle(0);
+    for _ in 0..6 {
+        complain(&mut world, 1, 2, ComplaintReason::LinkLost);
+        world.settle(100);
+    }
+    assert_eq!(nodes(&world, 0), [1, 2]);
+    assert!(active(&world, 0).epoch <= Epoch(8), "one change for each complaint at most");
+}
+
+#[test]
+fn whose_disk_failed_leaves_at_once_until_it_is_started_again() {
+    let mut world = three(3, 1);
+    complain(&mut world, 2, 2, ComplaintReason::WriteFailed);
+    assert_eq!(nodes(&world, 0), [1, 3]);
+    world.settle(20 * limits::EJECT_MS_MIN);
+    assert_eq!(nodes(&world, 0), [1, 3], "time does not heal a disk");
+    world.restart(2, 2);
+    world.settle(4 * limits::PROGRESS_POLL_MS);
+    assert_eq!(nodes(&world, 0), [1, 3, 2]);
+}
+
+#[test]
+fn a_member_that_does_not_answer_the_seal_is_left_behind() {
+    let mut world = three(3, 1);
+    complain_and_lose(&mut world, 2);
+    assert_eq!(nodes(&world, 0), [1, 3]);
+    assert!(world.now_ms < limits::SEAL_WAIT_MS, "nobody waited long for who was complained about");
+}
+
+fn complain_and_lose(world: &mut World, about: u32) {
+    let range = RangeKey { ring: RING, range: RangeId(0) };
+    let epoch = active(world, 0).epoch;
+    let (by, about_node, reason) = (NodeId(1), NodeId(about), ComplaintReason::LinkLost);
+    world.input(0, Input::Complaint(Complaint { range, epoch, by, about: about_node, reason }));
+    settle_without(world, about, limits::SUSPECT_WAIT_MS + 100);
+}
+
+#[test]
+fn a_wish_moves_a_range_in_one_change_after_everybody_learned() {
+    let mut world = three(6, 1);
+    let before = nodes(&world, 0);
+    let wanted: Vec<u32> = (1..=6).filter(|node| !before.contains(node)).collect();
+    let wish = Some(wanted.iter().copied().map(NodeId).collect());
+    world.input(0, Input::Desired { range: RangeId(0), nodes: wish });
+    world.settle(4 * limits::PROGRESS_POLL_MS);
+    assert_eq!((active(&world, 0).epoch, nodes(&world, 0)), (Epoch(2), wanted.clone()), "one change, in this order");
+    let turned: Vec<NodeId> = wanted.iter().rev().copied().map(NodeId).collect();
+    world.input(0, Input::Desired { range: RangeId(0), nodes: Some(turned) });
+    world.settle(0);
+    assert_eq!(nodes(&world, 0), wanted.iter().rev().copied().collect::<Vec<_>>(), "a reorder needs no learner");
+    write_everywhere(&mut world);
+    world.input(0, Input::Desired { range: RangeId(0), nodes: Some(vec![NodeId(1); 3]) });
+    world.settle(60_000);
+    assert!(world.is_full() && active(&world, 0).epoch == Epoch(3), "an impossible wish is none");
+}
+
+#[test]
+fn a_member_that_copies_for_long_is_not_given_up_and_one_that_stands_still_is() {
+    let mut world = three(3, 1);
+    for _ in 0..200 {
+        world.write(RangeId(0));
+    }
+    world.stop(1);
+    world.stop(2);
+    world.settle(0);
+    world.wipe(1);
+    // Two entries an answer: a hundred polls, more than any silence may last.
+    world.settle(110 * limits::PROGRESS_POLL_MS);
+    assert!(world.is_whole());
+    assert_eq!(nodes(&world, 0), [3, 1]);
+    assert_eq!(active(&world, 0).epoch.0, world.chunk.ranges[0].epoch_max().0);
+}
