@@ -27,6 +27,7 @@ mod cut;
 mod freeing;
 mod locate;
 mod read;
+mod read_ahead;
 mod recovery;
 mod retain;
 mod roll;

@@ -66,6 +66,8 @@ pub struct ShardStorage<D: Disk> {
     pub(crate) config: StorageConfig,
     pub(crate) pool: SegmentPool<D>,
     pub(crate) flush_budget: ByteBudget,
+    /// Memory of what is read ahead.
+    pub(crate) read_ahead_budget: ByteBudget,
     pub(crate) recent: RecentCache,
     pub(crate) footers: FooterCache,
 }
@@ -86,6 +88,7 @@ impl<D: Disk> ShardStorage<D> {
             data_dir: data_dir.to_owned(),
             pool,
             flush_budget: ByteBudget::new(config.flush_in_flight_bytes_max),
+            read_ahead_budget: ByteBudget::new(limits::READ_AHEAD_BYTES_MAX),
             recent: RecentCache::new(config.recent_bytes_max),
             footers: FooterCache::new(config.footer_bytes_max),
             config,
@@ -100,6 +103,16 @@ impl<D: Disk> ShardStorage<D> {
     /// The disk.
     pub fn disk(&self) -> &D {
         &self.disk
+    }
+
+    /// Memory of what is read ahead now.
+    pub fn read_ahead_bytes(&self) -> u64 {
+        self.read_ahead_budget.bytes_used()
+    }
+
+    /// Whether another reader would find no memory to read ahead.
+    pub fn is_read_ahead_full(&self) -> bool {
+        self.read_ahead_bytes() + u64::from(limits::READ_AHEAD_CHUNK_BYTES) > self.read_ahead_budget.bytes_max()
     }
 
     /// The pool of segment files.

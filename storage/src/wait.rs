@@ -80,9 +80,8 @@ impl ByteBudget {
     /// Takes `bytes`, waiting behind everyone who came before. More than the whole budget counts as the whole budget.
     pub async fn take(&self, bytes: u64) -> Permit {
         let bytes = bytes.min(self.state.bytes_max);
-        if self.state.waiting.borrow().is_empty() && self.bytes_used() + bytes <= self.state.bytes_max {
-            self.state.bytes_used.set(self.bytes_used() + bytes);
-            return Permit { budget: self.clone(), bytes };
+        if let Some(permit) = self.try_take(bytes) {
+            return permit;
         }
         let waiter = Rc::new(Waiter { bytes, granted: Cell::new(false), waker: RefCell::new(None) });
         self.state.waiting.borrow_mut().push_back(waiter.clone());
@@ -98,6 +97,20 @@ impl ByteBudget {
         .await;
         place.taken = true;
         Permit { budget: self.clone(), bytes: place.waiter.bytes }
+    }
+
+    /// Takes `bytes` if they are there and nobody waits.
+    pub fn try_take(&self, bytes: u64) -> Option<Permit> {
+        let fits = self.state.waiting.borrow().is_empty() && self.bytes_used() + bytes <= self.state.bytes_max;
+        fits.then(|| {
+            self.state.bytes_used.set(self.bytes_used() + bytes);
+            Permit { budget: self.clone(), bytes }
+        })
+    }
+
+    /// Bytes that may be in use.
+    pub fn bytes_max(&self) -> u64 {
+        self.state.bytes_max
     }
 
     /// Bytes in use.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use history::disks::{on_real_disk, on_simulated_disk};
 use history::*;
+use minikafka_core::limits::READ_AHEAD_CHUNKS;
 use minikafka_core::{Epoch, LogIndex, LogPoint, Offset, Timestamp};
 use minikafka_storage::disk::dma::{DmaDisk, choose_durability};
 use minikafka_storage::disk::sim::SimDisk;
@@ -19,6 +20,7 @@ use minikafka_storage::{Opened, RangeLog, Reader, RecoveryVisitor, ShardStorage,
 on_every_disk! {
     an_idle_range_has_no_file;
     what_is_appended_is_read_and_found_again;
+    what_is_read_ahead_is_bounded_and_given_back;
     segments_are_rolled_sealed_dropped_and_recycled;
     time_leads_to_an_offset;
     truncation_and_marker_last;
@@ -79,6 +81,42 @@ async fn what_is_appended_is_read_and_found_again<D: Disk>(disk: D, dir: PathBuf
     check_by_index(&log, &book, "opened again").await;
     for max_bytes in [1, 30_000, 10 << 20] {
         check_by_partition(&log, &book, max_bytes, "opened again").await;
+    }
+    log.close().await.expect("close");
+}
+
+async fn what_is_read_ahead_is_bounded_and_given_back<D: Disk>(disk: D, dir: PathBuf) {
+    const BYTES_MAX: usize = 50_000;
+    let (_storage, log) = fresh(&disk, &dir, small_config()).await;
+    let mut writer = Writer::new(3);
+    for at in 0..100u32 {
+        log.append_space().await.expect("space");
+        writer.append(&log, at % 2, 10_000, false).expect("append");
+    }
+    durable(&log).await;
+    log.close().await.expect("close");
+    let again = storage(&disk, &dir, small_config()).await;
+    let Opened { log, .. } = open(&again, &mut RangeState::default()).await;
+    let full = (READ_AHEAD_CHUNKS * BYTES_MAX) as u64;
+    let (mut from, mut reader, mut reads) = (Offset(0), Reader::default(), 0);
+    loop {
+        let read = log.read_partition(key(0), from, log.durable_index(), BYTES_MAX, &mut reader).await.expect("read");
+        let found = entries(&read);
+        let Some((last, _)) = found.last() else { break };
+        assert_eq!(found[0].0.base_offset, from);
+        from = last.next_offset();
+        reads += 1;
+        while reads == 2 && again.read_ahead_bytes() < full {
+            disk.sleep(Duration::from_millis(1)).await;
+        }
+        // Time enough to read more than may wait.
+        disk.sleep(Duration::from_millis(5)).await;
+        assert!(again.read_ahead_bytes() <= full, "{} bytes wait", again.read_ahead_bytes());
+    }
+    assert_eq!(from.0, writer.state.offsets[&0]);
+    reader.forget_ahead();
+    while again.read_ahead_bytes() > 0 {
+        disk.sleep(Duration::from_millis(1)).await;
     }
     log.close().await.expect("close");
 }

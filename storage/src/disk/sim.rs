@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -32,7 +33,8 @@ pub struct SimDisk {
 struct State {
     base: Medium,
     now: RefCell<Medium>,
-    history: RefCell<Vec<Event>>,
+    /// None: only the present is kept.
+    history: Option<RefCell<Vec<Event>>>,
     dirs: RefCell<BTreeSet<PathBuf>>,
     ids: Cell<u64>,
     capacity_bytes: Cell<u64>,
@@ -60,14 +62,25 @@ pub struct SimFile {
 impl SimDisk {
     /// An empty disk.
     pub fn new(executor: &SimExecutor, durability: Durability) -> Self {
-        Self::with_medium(executor, durability, Medium::default(), BTreeSet::new())
+        Self::with_medium(executor, durability, Medium::default(), BTreeSet::new(), true)
     }
 
-    fn with_medium(executor: &SimExecutor, durability: Durability, medium: Medium, dirs: BTreeSet<PathBuf>) -> Self {
+    /// An empty disk that keeps no history, for long simulations: it can crash now, not in its past.
+    pub fn without_history(executor: &SimExecutor, durability: Durability) -> Self {
+        Self::with_medium(executor, durability, Medium::default(), BTreeSet::new(), false)
+    }
+
+    fn with_medium(
+        executor: &SimExecutor,
+        durability: Durability,
+        medium: Medium,
+        dirs: BTreeSet<PathBuf>,
+        has_history: bool,
+    ) -> Self {
         let state = State {
-            now: RefCell::new(medium.clone()),
-            base: medium,
-            history: RefCell::default(),
+            base: if has_history { medium.clone() } else { Medium::default() },
+            now: RefCell::new(medium),
+            history: has_history.then(RefCell::default),
             dirs: RefCell::new(dirs),
             ids: Cell::new(executor.random(|random| random.next_u64() >> 8)),
             capacity_bytes: Cell::new(u64::MAX),
@@ -83,16 +96,37 @@ impl SimDisk {
 
     /// What happened so far, counted: a moment for [`SimDisk::crash_at`].
     pub fn moment(&self) -> usize {
-        self.state.history.borrow().len()
+        self.history().borrow().len()
+    }
+
+    /// A number that stands for everything that happened so far, in order: equal for two runs of one seed, whatever they ran
+    /// on, or something in them is not deterministic.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.history().borrow().hash(&mut hasher);
+        hasher.finish()
     }
 
     /// The medium as it was at `moment`.
     pub fn medium_at(&self, moment: usize) -> Medium {
-        self.state.base.clone().replay(&self.state.history.borrow()[..moment])
+        self.state.base.clone().replay(&self.history().borrow()[..moment])
+    }
+
+    fn history(&self) -> &RefCell<Vec<Event>> {
+        self.state.history.as_ref().expect("this disk was made without a history")
     }
 
     /// A disk, on `executor`, with what a power loss at `moment` left; `seed` decides what that is.
     pub fn crash_at(&self, moment: usize, seed: u64, executor: &SimExecutor) -> Self {
+        self.crash_of(&self.medium_at(moment), seed, executor)
+    }
+
+    /// The same, now; needs no history.
+    pub fn crash_now(&self, seed: u64, executor: &SimExecutor) -> Self {
+        self.crash_of(&self.state.now.borrow(), seed, executor)
+    }
+
+    fn crash_of(&self, medium: &Medium, seed: u64, executor: &SimExecutor) -> Self {
         let mut random = SimRandom::new(seed);
         let mut fates = random.clone();
         let mut fate = || match fates.below(8) {
@@ -102,7 +136,7 @@ impl SimDisk {
             6 => Fate::TornBlocks,
             _ => Fate::TornPrefix,
         };
-        self.crashed(self.medium_at(moment).crash(&mut fate, &mut random), executor)
+        self.crashed(medium.crash(&mut fate, &mut random), executor)
     }
 
     /// Like [`SimDisk::crash_at`], with bit i of `kept` deciding whether the i-th pending change is there: enumerates all
@@ -119,23 +153,32 @@ impl SimDisk {
     /// A disk, on `executor`, after the process was killed without a power loss: whatever completed can be
     /// read, and what was in flight completed or was never done; nothing more is durable than before.
     pub fn killed(&self, executor: &SimExecutor) -> Self {
-        self.killed_at(self.moment(), executor)
+        self.killed_with(self.state.now.borrow().clone(), executor)
     }
 
     /// Like [`SimDisk::killed`], at a moment of the past.
     pub fn killed_at(&self, moment: usize, executor: &SimExecutor) -> Self {
-        let mut medium = self.medium_at(moment);
+        self.killed_with(self.medium_at(moment), executor)
+    }
+
+    fn killed_with(&self, mut medium: Medium, executor: &SimExecutor) -> Self {
         medium.settle(&mut || executor.random(|random| random.one_in(2)));
         self.crashed(medium, executor)
     }
 
     fn crashed(&self, medium: Medium, executor: &SimExecutor) -> Self {
-        Self::with_medium(executor, self.durability, medium, self.state.dirs.borrow().clone())
+        let has_history = self.state.history.is_some();
+        Self::with_medium(executor, self.durability, medium, self.state.dirs.borrow().clone(), has_history)
     }
 
     /// Sets what goes wrong from now on.
     pub fn set_faults(&self, faults: Faults) {
         *self.state.faults.borrow_mut() = faults;
+    }
+
+    /// Space that files take.
+    pub fn used_bytes(&self) -> u64 {
+        self.state.now.borrow().used_bytes()
     }
 
     /// Limits the space that files can take.
@@ -188,7 +231,9 @@ impl SimDisk {
 
     fn record(&self, event: Event) {
         self.state.now.borrow_mut().apply(&event);
-        self.state.history.borrow_mut().push(event);
+        if let Some(history) = &self.state.history {
+            history.borrow_mut().push(event);
+        }
     }
 
     fn next_id(&self) -> u64 {

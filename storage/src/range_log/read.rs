@@ -3,20 +3,20 @@
 //! A read plans runs from the indexes, fetches them, and walks their entries to pick what is wanted. Everything that comes
 //! from disk is verified, header and body; what does not verify is reported with its place and never handed out.
 
-use std::cell::RefCell;
+use std::pin::pin;
 use std::rc::Rc;
 
+use futures_util::StreamExt;
 use minikafka_core::entry::{EntryHeader, EntryKind};
-use minikafka_core::limits::READ_BYTES_MAX;
 use minikafka_core::{LogIndex, LogPoint, Offset, PartitionKey, RangeKey, Timestamp};
 
+use super::read_ahead::ReadAhead;
 use super::runs::{FetchedRun, Wanted};
 use super::state::Inner;
 use crate::disk::Disk;
 use crate::error::{Damage, DamageKind, ReadError};
 use crate::flush::{self, Chain, FoundEntry};
 use crate::slice::SharedSlice;
-use crate::wait::Notify;
 
 /// Remembers where a consumer of one partition is, and what was read ahead for it.
 #[derive(Default)]
@@ -24,19 +24,14 @@ pub struct Reader {
     next: Option<Offset>,
     /// Log and index of the entry before `next`: where to go on looking.
     after: Option<(RangeKey, LogIndex)>,
-    ahead: Option<Ahead>,
+    ahead: Option<Rc<ReadAhead>>,
 }
 
-struct Ahead {
-    from: Offset,
-    bytes_max: usize,
-    slot: Rc<AheadSlot>,
-}
-
-#[derive(Default)]
-struct AheadSlot {
-    found: RefCell<Option<Result<Found, ReadError>>>,
-    changed: Notify,
+impl Reader {
+    /// Gives up what was read ahead; whether there was anything.
+    pub fn forget_ahead(&mut self) -> bool {
+        self.ahead.take().is_some()
+    }
 }
 
 /// What a read picked.
@@ -46,22 +41,22 @@ pub(super) struct Found {
     bytes: usize,
     count: usize,
     first: Option<EntryHeader>,
-    last: Option<EntryHeader>,
+    pub last: Option<EntryHeader>,
     /// The last entry of the partition below the offset wanted.
     passed: LogIndex,
-    from_disk: bool,
+    pub from_disk: bool,
     /// Where the last slice ends in its run, so that an adjacent entry extends it.
     open_slice: Option<(usize, usize)>,
 }
 
 /// What to pick from runs.
-struct Pick {
-    wanted: Wanted,
-    after: LogIndex,
-    up_to: LogIndex,
-    bytes_max: usize,
+pub(super) struct Pick {
+    pub wanted: Wanted,
+    pub after: LogIndex,
+    pub up_to: LogIndex,
+    pub bytes_max: usize,
     /// A jump in what is found, where nothing may be missing, is damage.
-    is_gapless: bool,
+    pub is_gapless: bool,
 }
 
 impl Pick {
@@ -85,11 +80,13 @@ impl<D: Disk> Inner<D> {
     ) -> Result<Vec<SharedSlice>, ReadError> {
         let up_to = up_to.min(self.state.borrow().durable);
         let is_sequential = reader.next == Some(from);
-        let mut found = match reader.ahead.take() {
-            Some(ahead) if ahead.from == from && ahead.bytes_max <= bytes_max => ahead.slot.take().await?,
-            _ => Found::default(),
+        let mut ahead = reader.ahead.take().filter(|ahead| ahead.suits(self.range, from, bytes_max));
+        let mut found = match &ahead {
+            Some(ahead) => ahead.take(bytes_max).await?,
+            None => Found::default(),
         };
         if found.count == 0 {
+            ahead = None;
             let wanted = Wanted::Partition(partition, from);
             let known = reader.after.filter(|(range, _)| is_sequential && *range == self.range);
             let after = known.map_or(LogIndex(0), |(_, index)| index);
@@ -99,8 +96,9 @@ impl<D: Disk> Inner<D> {
             let next = (last.next_offset(), last.index);
             (reader.next, reader.after) = (Some(next.0), Some((self.range, next.1)));
             if found.from_disk && is_sequential {
-                let bytes_max = bytes_max.min(READ_BYTES_MAX as usize);
-                reader.ahead = Some(self.read_ahead(partition, next, up_to, bytes_max));
+                let ahead = ahead.unwrap_or_else(|| ReadAhead::new(self.range, partition, next, bytes_max));
+                ahead.read_on(self, up_to);
+                reader.ahead = Some(ahead);
             }
         }
         Ok(found.slices)
@@ -236,7 +234,7 @@ impl<D: Disk> Inner<D> {
     }
 
     /// Plans and fetches until something is found or there is nothing more.
-    async fn find(&self, mut pick: Pick) -> Result<Found, ReadError> {
+    pub async fn find(&self, mut pick: Pick) -> Result<Found, ReadError> {
         let mut found = Found::default();
         loop {
             let runs = self.plan(pick.wanted, pick.after, pick.up_to, pick.bytes_max).await?;
@@ -246,20 +244,31 @@ impl<D: Disk> Inner<D> {
                 let lost = lost.filter(|_| pick.is_gapless && found.count == 0);
                 return lost.map_or(Ok(found), |lost| Err(ReadError::Damaged(lost)));
             };
-            for fetched in self.fetch(runs).await? {
-                match self.pick_from(&fetched, &pick, &mut found) {
-                    Ok(true) => return Ok(found),
-                    Ok(false) => {}
-                    // What is good is handed out; the damage is met again by the next read.
-                    Err(_) if found.count > 0 => return Ok(found),
-                    Err(error) => return Err(error),
+            let mut ended = Ok(false);
+            let mut fetching = pin!(self.fetch_in_order(runs));
+            // What was read first is verified while the rest is being read; no read is given up half-way.
+            while let Some(fetched) = fetching.next().await {
+                if matches!(ended, Ok(false)) {
+                    ended = fetched.and_then(|fetched| self.pick_from_all(&fetched, &pick, &mut found));
                 }
             }
-            if found.count > 0 {
-                return Ok(found);
+            match ended {
+                // What is good is handed out; the damage is met again by the next read.
+                Err(error) if found.count == 0 => return Err(error),
+                Ok(false) if found.count == 0 => pick.after = last,
+                _ => return Ok(found),
             }
-            pick.after = last;
         }
+    }
+
+    /// Picks from runs in order; true when there is enough.
+    fn pick_from_all(&self, runs: &[FetchedRun<D>], pick: &Pick, found: &mut Found) -> Result<bool, ReadError> {
+        for fetched in runs {
+            if self.pick_from(fetched, pick, found)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Picks from one run; true when there is enough.
@@ -364,34 +373,25 @@ impl<D: Disk> Inner<D> {
         }
         Ok(false)
     }
-
-    fn read_ahead(
-        self: &Rc<Self>,
-        partition: PartitionKey,
-        (from, after): (Offset, LogIndex),
-        up_to: LogIndex,
-        bytes_max: usize,
-    ) -> Ahead {
-        let slot = Rc::new(AheadSlot::default());
-        let (log, filled) = (self.clone(), slot.clone());
-        self.storage.disk.spawn(async move {
-            let wanted = Wanted::Partition(partition, from);
-            let pick = Pick { wanted, after, up_to, bytes_max, is_gapless: true };
-            let found = log.find(pick).await;
-            *filled.found.borrow_mut() = Some(found);
-            filled.changed.notify_all();
-        });
-        Ahead { from, bytes_max, slot }
-    }
-}
-
-impl AheadSlot {
-    async fn take(&self) -> Result<Found, ReadError> {
-        self.changed.wait_for(|| self.found.borrow_mut().take()).await
-    }
 }
 
 impl Found {
+    /// Bytes of the entries.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes what was found right behind it.
+    pub fn append(&mut self, more: Self) {
+        self.slices.extend(more.slices);
+        self.bytes += more.bytes;
+        self.count += more.count;
+        self.first = self.first.or(more.first);
+        self.last = more.last.or(self.last);
+        self.from_disk |= more.from_disk;
+        self.open_slice = None;
+    }
+
     fn add<D: Disk>(&mut self, fetched: &FetchedRun<D>, entry: &FoundEntry) {
         let start = match self.open_slice.take() {
             Some((start, end)) if end == entry.at => {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
+use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use minikafka_core::limits::{READ_BYTES_MAX, READ_GAP_BYTES_MAX, READS_IN_FLIGHT_MAX};
 use minikafka_core::{LogIndex, Offset, PartitionKey, RunningHash};
 
@@ -14,7 +15,6 @@ use crate::freed_runs::Piece;
 use crate::index::{Extent, SegmentIndex};
 use crate::segment::{Contents, SegmentFile};
 use crate::slice::SharedSlice;
-use crate::wait::join_all;
 
 /// What is looked for.
 #[derive(Clone, Copy)]
@@ -89,15 +89,13 @@ impl<D: Disk> Inner<D> {
 
     /// The bytes of runs, in order; runs near each other share a read.
     pub async fn fetch(&self, runs: Vec<Run<D>>) -> Result<Vec<FetchedRun<D>>, ReadError> {
-        let mut fetched = Vec::with_capacity(runs.len());
-        let mut groups = group(runs).into_iter().peekable();
-        while groups.peek().is_some() {
-            let some = groups.by_ref().take(READS_IN_FLIGHT_MAX);
-            for group in join_all(some.map(|group| self.fetch_group(group))).await {
-                fetched.extend(group?);
-            }
-        }
-        Ok(fetched)
+        let groups: Vec<Vec<_>> = self.fetch_in_order(runs).try_collect().await?;
+        Ok(groups.into_iter().flatten().collect())
+    }
+
+    /// The same, group after group as they come in.
+    pub fn fetch_in_order(&self, runs: Vec<Run<D>>) -> impl Stream<Item = Result<Vec<FetchedRun<D>>, ReadError>> {
+        stream::iter(group(runs)).map(|group| self.fetch_group(group)).buffered(READS_IN_FLIGHT_MAX)
     }
 
     /// The index of a sealed segment, from the cache or its footer.
@@ -161,9 +159,7 @@ impl<D: Disk> Inner<D> {
 
     async fn fetch_group(&self, group: Vec<Run<D>>) -> Result<Vec<FetchedRun<D>>, ReadError> {
         let (Some(first), Some(last)) = (group.first(), group.last()) else { return Ok(Vec::new()) };
-        let block = BLOCK_BYTES as u64;
-        let start = first.position / block * block;
-        let end = (last.position + u64::from(last.bytes)).next_multiple_of(block);
+        let (start, end) = whole_blocks(first.position, last.position + u64::from(last.bytes));
         let bytes: Option<SharedBytes> = if first.memory.is_some() {
             None
         } else {
@@ -264,10 +260,17 @@ fn group<D: Disk>(runs: Vec<Run<D>>) -> Vec<Vec<Run<D>>> {
 fn joins<D: Disk>(group: &[Run<D>], run: &Run<D>) -> bool {
     let (Some(first), Some(last)) = (group.first(), group.last()) else { return false };
     let last_end = last.position + u64::from(last.bytes);
+    let (start, end) = whole_blocks(first.position, run.position + u64::from(run.bytes));
     first.memory.is_none()
         && run.memory.is_none()
         && Rc::ptr_eq(&first.segment, &run.segment)
         && run.position >= last_end
         && run.position - last_end <= u64::from(READ_GAP_BYTES_MAX)
-        && run.position + u64::from(run.bytes) - first.position <= u64::from(READ_BYTES_MAX)
+        && end - start <= u64::from(READ_BYTES_MAX)
+}
+
+/// The blocks in which `start..end` lies.
+const fn whole_blocks(start: u64, end: u64) -> (u64, u64) {
+    let block = BLOCK_BYTES as u64;
+    (start / block * block, end.next_multiple_of(block))
 }

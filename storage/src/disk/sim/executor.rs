@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
+
+use slab::Slab;
 
 use super::random::SimRandom;
 
@@ -22,24 +25,37 @@ pub struct SimExecutor {
 struct Core {
     seed: u64,
     random: RefCell<SimRandom>,
-    /// `None` while a task is being polled.
-    tasks: RefCell<BTreeMap<u64, Option<Task>>>,
-    ready: Arc<Mutex<Vec<u64>>>,
+    tasks: RefCell<Slab<Slot>>,
+    ready: Arc<Mutex<Vec<Arc<TaskWaker>>>>,
     timers: RefCell<BTreeMap<(Duration, u64), Waker>>,
     now: Cell<Duration>,
     ids: Cell<u64>,
 }
 
-struct TaskWaker {
+/// A task; `None` while it is being polled.
+struct Slot {
     id: u64,
-    ready: Arc<Mutex<Vec<u64>>>,
+    task: Option<Task>,
+    waker: Waker,
+}
+
+struct TaskWaker {
+    slot: usize,
+    /// Whose; the slot may have another task by now.
+    id: u64,
+    /// In the list already.
+    is_queued: AtomicBool,
+    ready: Arc<Mutex<Vec<Arc<TaskWaker>>>>,
 }
 
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        if !ready.contains(&self.id) {
-            ready.push(self.id);
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_queued.swap(true, Relaxed) {
+            self.ready.lock().unwrap_or_else(PoisonError::into_inner).push(self.clone());
         }
     }
 }
@@ -77,8 +93,12 @@ impl SimExecutor {
     /// Adds a task; it is first polled later, never within this call.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let id = self.next_id();
-        self.core.tasks.borrow_mut().insert(id, Some(Box::pin(task)));
-        self.waker(id).wake();
+        let mut tasks = self.core.tasks.borrow_mut();
+        let entry = tasks.vacant_entry();
+        let ready = self.core.ready.clone();
+        let waker = Arc::new(TaskWaker { slot: entry.key(), id, is_queued: AtomicBool::new(false), ready });
+        entry.insert(Slot { id, task: Some(Box::pin(task)), waker: Waker::from(waker.clone()) });
+        waker.wake();
     }
 
     /// Runs until `future` is done; panics, naming the seed, when everything waits and nothing can ever happen.
@@ -101,25 +121,48 @@ impl SimExecutor {
 
     /// One poll of a ready task, or one step of time to the next timer; false when there is neither.
     pub fn step(&self) -> bool {
-        let ready = {
-            let mut ready = self.core.ready.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = ready.len() as u64;
-            (count > 0).then(|| ready.swap_remove(self.random(|random| random.below(count)) as usize))
-        };
-        match ready {
-            Some(id) => {
-                self.poll(id);
-                true
-            }
-            None => self.advance(),
+        self.poll_ready() || self.fire_timer()
+    }
+
+    /// Polls ready tasks until none is ready; time stands still. Says how many polls that took.
+    pub fn run_ready(&self) -> u64 {
+        let mut polls = 0;
+        while self.poll_ready() {
+            polls += 1;
         }
+        polls
+    }
+
+    /// When the next timer is due.
+    pub fn next_timer(&self) -> Option<Duration> {
+        self.core.timers.borrow().first_key_value().map(|((time, _), _)| *time)
+    }
+
+    /// Goes to the time of the next timer, unless that is past, and wakes who waits for it; false when nobody waits.
+    pub fn fire_timer(&self) -> bool {
+        let Some(((time, _), waker)) = self.core.timers.borrow_mut().pop_first() else { return false };
+        self.core.now.set(self.now().max(time));
+        waker.wake();
+        true
+    }
+
+    /// Lets time pass without waking anybody: whoever drives several executors decides who is next.
+    pub fn advance_to(&self, time: Duration) {
+        self.core.now.set(self.now().max(time));
     }
 
     /// Drops every task: the process is gone.
     pub fn abandon(&self) {
-        let tasks = std::mem::take(&mut *self.core.tasks.borrow_mut());
-        let timers = std::mem::take(&mut *self.core.timers.borrow_mut());
-        drop((tasks, timers));
+        // Dropping a task may wake or spawn others: they go too.
+        loop {
+            let tasks = std::mem::take(&mut *self.core.tasks.borrow_mut());
+            let timers = std::mem::take(&mut *self.core.timers.borrow_mut());
+            let ready = std::mem::take(&mut *self.core.ready.lock().unwrap_or_else(PoisonError::into_inner));
+            if tasks.is_empty() && timers.is_empty() && ready.is_empty() {
+                return;
+            }
+            drop((tasks, timers, ready));
+        }
     }
 
     /// Completes after `duration` of virtual time.
@@ -136,36 +179,43 @@ impl SimExecutor {
         .await;
     }
 
-    fn poll(&self, id: u64) {
-        let Some(mut task) = self.core.tasks.borrow_mut().get_mut(&id).and_then(Option::take) else { return };
-        let waker = self.waker(id);
+    fn poll_ready(&self) -> bool {
+        let ready = {
+            let mut ready = self.core.ready.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = ready.len() as u64;
+            (count > 0).then(|| ready.swap_remove(self.random(|random| random.below(count)) as usize))
+        };
+        let Some(ready) = ready else { return false };
+        ready.is_queued.store(false, Relaxed);
+        self.poll(&ready);
+        true
+    }
+
+    fn poll(&self, ready: &Arc<TaskWaker>) {
+        let taken = {
+            let mut tasks = self.core.tasks.borrow_mut();
+            let slot = tasks.get_mut(ready.slot).filter(|slot| slot.id == ready.id);
+            slot.and_then(|slot| Some((slot.task.take()?, slot.waker.clone())))
+        };
+        let Some((mut task, waker)) = taken else { return };
         let poll = task.as_mut().poll(&mut Context::from_waker(&waker));
         let mut tasks = self.core.tasks.borrow_mut();
         match poll {
             Poll::Ready(()) => {
-                tasks.remove(&id);
+                let slot = tasks.try_remove(ready.slot);
                 drop(tasks);
-                drop(task);
+                drop((slot, task));
             }
             Poll::Pending => {
-                tasks.insert(id, Some(task));
+                if let Some(slot) = tasks.get_mut(ready.slot) {
+                    slot.task = Some(task);
+                }
             }
         }
-    }
-
-    fn advance(&self) -> bool {
-        let Some(((time, _), waker)) = self.core.timers.borrow_mut().pop_first() else { return false };
-        self.core.now.set(self.now().max(time));
-        waker.wake();
-        true
     }
 
     fn next_id(&self) -> u64 {
         self.core.ids.set(self.core.ids.get() + 1);
         self.core.ids.get()
-    }
-
-    fn waker(&self, id: u64) -> Waker {
-        Waker::from(Arc::new(TaskWaker { id, ready: self.core.ready.clone() }))
     }
 }

@@ -18,7 +18,7 @@ pub const SECTOR_BYTES: usize = 512;
 pub type FileId = u64;
 
 /// One thing that happened to the medium.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub enum Event {
     /// A file came to be, `bytes` long.
     Create(FileId, PathBuf, u64),
