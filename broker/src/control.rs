@@ -1,14 +1,17 @@
 //! What the controller asks of a shard, many ranges at once.
 
+use minikafka_core::chain::planted::is_restart_forgotten;
 use minikafka_core::chain::replica::Answer;
 use minikafka_core::wire::{
     ActivateRange, ActivateRequest, AppendControlOutcome, AppendControlRange, AppendControlReply, AppendControlRequest,
-    RangeOutcome, RangesReply, ReconcileRange, ReconcileRequest, SealRange, SealReply, SealReport, SealRequest,
+    LearnRange, LearnReply, LearnReport, LearnRequest, RangeOutcome, RangesReply, ReconcileRange, ReconcileRequest,
+    SealRange, SealReply, SealReport, SealRequest,
 };
 use minikafka_core::{Epoch, ErrorCode, LogIndex, LogPoint, RangeId, RangeKey, RingId};
 use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::join_all;
 
+use crate::range::Changed;
 use crate::shard::Shard;
 
 impl<D: Disk> Shard<D> {
@@ -38,12 +41,12 @@ impl<D: Disk> Shard<D> {
     /// Brings logs to an exact end; refused as a whole when meant for another process.
     pub async fn reconcile(&self, request: ReconcileRequest) -> RangesReply {
         let (ring, meant) = (request.ring, request.incarnation == self.me().incarnation);
-        let one = async |ReconcileRange { range, epoch, end, .. }| {
-            let answer = match self.range(RangeKey { ring, range }) {
-                Some(opened) if meant => opened.reconcile(epoch, end).await,
-                _ => refused(ErrorCode::Stale),
+        let one = async |ReconcileRange { range, epoch, end, source }| {
+            let changed = match self.range(RangeKey { ring, range }) {
+                Some(opened) if meant => opened.reconcile(epoch, end, source).await,
+                _ => refused(ErrorCode::Stale).into(),
             };
-            outcome(range, answer)
+            outcome(range, changed)
         };
         RangesReply { ranges: join_all(request.ranges.into_iter().map(one)).await }
     }
@@ -51,14 +54,42 @@ impl<D: Disk> Shard<D> {
     /// Begins to act in chains that the record now names.
     pub async fn activate(&self, request: ActivateRequest) -> RangesReply {
         let ring = request.ring;
-        let one = async |ActivateRange { range, epoch, chain, start }| {
+        let one = async |wanted: ActivateRange| {
+            let ActivateRange { range, epoch, chain, start } = wanted.clone();
             let answer = match self.range(RangeKey { ring, range }) {
                 Some(opened) => opened.activate(epoch, chain, start).await,
                 None => refused(ErrorCode::NotOwner),
             };
-            outcome(range, answer)
+            if is_restart_forgotten() && matches!(answer, Answer::Done { .. }) {
+                self.remember(ring, wanted).await;
+            }
+            outcome(range, answer.into())
         };
         RangesReply { ranges: join_all(request.ranges.into_iter().map(one)).await }
+    }
+
+    /// Lets ranges copy from members of a chain they are not in, and tells how far they are; refused as a whole when
+    /// meant for another process.
+    pub async fn learn(&self, request: LearnRequest) -> LearnReply {
+        let (ring, meant) = (request.ring, request.incarnation == self.me().incarnation);
+        let one = async |range: LearnRange| match meant {
+            true => self.learn_range(ring, range).await,
+            false => refused_learn(range.range, ErrorCode::NotOwner),
+        };
+        let ranges = join_all(request.ranges.into_iter().map(one)).await;
+        LearnReply { incarnation: self.me().incarnation, store: self.me().store, ranges }
+    }
+
+    async fn learn_range(&self, ring: RingId, wanted: LearnRange) -> LearnReport {
+        let LearnRange { range, epoch, chain, source } = wanted;
+        let code = match self.open_range(RangeKey { ring, range }).await {
+            Ok(opened) => match opened.learn(epoch, chain, source).await {
+                Some(report) => return report,
+                None => ErrorCode::ShuttingDown,
+            },
+            Err(code) => code,
+        };
+        refused_learn(range, code)
     }
 
     /// Appends control entries, in order for each range; answers when all are committed.
@@ -68,7 +99,7 @@ impl<D: Disk> Shard<D> {
                 Some(opened) => opened.append_control(entry, epoch).await,
                 None => refused(ErrorCode::NotOwner),
             };
-            let RangeOutcome { error, epoch, .. } = outcome(range.range, answer);
+            let RangeOutcome { error, epoch, .. } = outcome(range.range, answer.into());
             AppendControlOutcome { range, error, epoch }
         };
         AppendControlReply { entries: join_all(request.entries.into_iter().map(one)).await }
@@ -92,9 +123,13 @@ const fn refused(code: ErrorCode) -> Answer {
     Answer::Refused { code, epoch: Epoch(0) }
 }
 
-fn outcome(range: RangeId, answer: Answer) -> RangeOutcome {
+const fn refused_learn(range: RangeId, code: ErrorCode) -> LearnReport {
+    LearnReport { range, error: Some(code), promised: Epoch(0), end: LogIndex(0), limit: LogIndex(0) }
+}
+
+fn outcome(range: RangeId, Changed { answer, end }: Changed) -> RangeOutcome {
     match answer {
-        Answer::Done { .. } => RangeOutcome { range, error: None, epoch: Epoch(0) },
-        Answer::Refused { code, epoch } => RangeOutcome { range, error: Some(code), epoch },
+        Answer::Done { .. } => RangeOutcome { range, error: None, epoch: Epoch(0), end },
+        Answer::Refused { code, epoch } => RangeOutcome { range, error: Some(code), epoch, end },
     }
 }

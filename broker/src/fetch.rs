@@ -24,10 +24,11 @@ use minikafka_storage::{ReadError, Reader, SharedSlice};
 use crate::range::{PartitionOffsets, Range};
 use crate::shard::Shard;
 
-/// Readers remembered per shard; each may hold one read ahead.
+/// Readers remembered per shard.
 const READERS_MAX: usize = 32;
 
-/// Where consumers are, so that a sequential one finds what was read ahead for it. The oldest is forgotten.
+/// Where consumers are, so that a sequential one finds what was read ahead for it. The oldest is forgotten, and what was read
+/// ahead for the oldest is given up when there is no memory for others.
 #[derive(Default)]
 pub struct Readers {
     readers: RefCell<VecDeque<(ReaderKey, Reader)>>,
@@ -47,10 +48,13 @@ impl Readers {
         place.and_then(|place| readers.remove(place)).map(|(_, reader)| reader).unwrap_or_default()
     }
 
-    fn put(&self, key: ReaderKey, reader: Reader) {
+    fn put(&self, key: ReaderKey, reader: Reader, is_memory_full: bool) {
         let mut readers = self.readers.borrow_mut();
         if readers.len() == READERS_MAX {
             readers.pop_front();
+        }
+        if is_memory_full {
+            readers.iter_mut().any(|(_, oldest)| oldest.forget_ahead());
         }
         readers.push_back((key, reader));
     }
@@ -179,7 +183,7 @@ impl<D: Disk> Shard<D> {
             }
             Ok(slices) => {
                 fetched.entries_bytes = slices.iter().map(|slice| slice.len() as u32).sum();
-                self.readers.put(key, reader);
+                self.readers.put(key, reader, self.storage.is_read_ahead_full());
                 (fetched, slices)
             }
             Err(error @ (ReadError::Damaged(_) | ReadError::Dropped { .. } | ReadError::Freed { .. }))

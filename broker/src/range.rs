@@ -6,14 +6,20 @@
 //! log" is durable in the promise file, and that a segment's snapshot is taken before the entry that rolls it.
 
 mod change;
+mod copy;
+mod entries;
+mod inbox;
 mod pending;
 mod recovery;
 mod retention;
+mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use minikafka_core::chain::ChainMember;
+use minikafka_core::chain::peer::{PeerBody, PeerMessage};
 use minikafka_core::chain::replica::{Answer, AppendBody, Input, Output, Replica, RequestId};
 use minikafka_core::control::ControlEntry;
 use minikafka_core::entry::{EntryHeader, entry_bytes};
@@ -21,13 +27,16 @@ use minikafka_core::topic::TopicConfig;
 use minikafka_core::{Epoch, ErrorCode, LogIndex, Offset, PartitionKey, RangeKey};
 use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::Notify;
-use minikafka_storage::{AppendError, Body, LogError, Promise, PromiseFile, RangeLog};
+use minikafka_storage::{AppendError, Body, LogError, Promise, PromiseFile, RangeLog, SharedSlice};
 use quanta::Instant;
 
 use crate::clock::Clock;
-pub use pending::Completion;
+use crate::peers::Peers;
+use inbox::Inbox;
+pub use pending::{Changed, Completion};
 use pending::{Pending, PendingRequests};
 use retention::Upkeep;
+use stream::Outgoing;
 
 /// No control entry is longer.
 const CONTROL_BODY_BYTES_MAX: u32 = 256;
@@ -61,12 +70,16 @@ pub struct PartitionOffsets {
 
 /// What the ranges of a shard share.
 pub struct RangeShared<D: Disk> {
+    /// Who this shard is.
+    pub me: ChainMember,
     /// Where promises are kept.
     pub promises: PromiseFile<D>,
     /// The disk, to spawn on.
     pub disk: D,
     /// The clock.
     pub clock: Clock,
+    /// What it reaches other members by.
+    pub peers: Rc<dyn Peers>,
 }
 
 /// One range.
@@ -83,6 +96,9 @@ pub struct Range<D: Disk> {
     log_promise: Cell<LogPromise>,
     committed: Notify,
     upkeep: Upkeep,
+    inbox: Inbox,
+    outgoing: Outgoing,
+    copies_answered: Cell<usize>,
 }
 
 impl<D: Disk> Range<D> {
@@ -104,6 +120,11 @@ impl<D: Disk> Range<D> {
     /// The epoch a client should believe in.
     pub fn epoch(&self) -> Epoch {
         self.replica.borrow().epoch()
+    }
+
+    /// Where its machine is, for a simulation that compares members.
+    pub fn with_member<T>(&self, look: impl FnOnce(&Replica) -> T) -> T {
+        look(&self.replica.borrow())
     }
 
     /// Whether reads may be served to a client that believes in `believed`.
@@ -160,7 +181,7 @@ impl<D: Disk> Range<D> {
         if let Err(code) = self.make_room(entry_bytes(CONTROL_BODY_BYTES_MAX)) {
             return Answer::Refused { code, epoch: Epoch(0) };
         }
-        self.ask(|request| Input::AppendControl { request, entry, believed }).await
+        self.ask(|request| Input::AppendControl { request, entry, believed }).await.answer
     }
 
     /// Rolls the segment if it must be, and makes sure that the log will take the entry: once the machine has folded an
@@ -214,6 +235,8 @@ impl<D: Disk> Range<D> {
     /// Waits for what is in flight and closes the log.
     pub async fn close(self: Rc<Self>) -> Result<(), LogError> {
         self.pending.borrow_mut().refuse_all(ErrorCode::ShuttingDown);
+        self.inbox.close();
+        self.outgoing.stop();
         self.log.close_with_checkpoint(|| self.replica.borrow().state().snapshot()).await
     }
 
@@ -244,12 +267,12 @@ impl<D: Disk> Range<D> {
 
     fn carry_out(self: &Rc<Self>, output: Output, body: &mut Option<Body<'_, D>>) {
         match output {
-            Output::Append { header, body: AppendBody::Request(request), .. } => {
+            Output::Append { header, body: AppendBody::Request(request), forward } => {
                 let body = body.take().unwrap_or_else(|| panic!("request {request:?} came without its body"));
-                self.append(&header, body);
+                self.append(&header, body, forward);
             }
-            Output::Append { header, body: AppendBody::Control(bytes), .. } => {
-                self.append(&header, Body::Copied(&bytes));
+            Output::Append { header, body: AppendBody::Control(bytes), forward } => {
+                self.append(&header, Body::Copied(&bytes), forward);
             }
             Output::Committed { index } => {
                 self.log.set_committed(index);
@@ -260,22 +283,52 @@ impl<D: Disk> Range<D> {
                 self.pending.borrow_mut().report_seal(request, report);
                 self.committed.notify_all();
             }
+            Output::ReportLearn { request, report } => self.pending.borrow_mut().report_learn(request, report),
+            Output::ReportProgress { request, end } => self.pending.borrow_mut().report_progress(request, end),
             Output::PersistPromise { epoch } => self.persist_promise(epoch),
             Output::PersistMarker { epoch } => self.persist_marker(epoch),
             Output::Truncate { end } => self.truncate(end),
-            Output::AcknowledgeUpstream { .. } | Output::TellCommitted { .. } | Output::ResetUpstream => {
-                unreachable!("a chain of one has no neighbours, and longer ones are refused at activation")
-            }
+            Output::ReadPoint { index } => self.read_point(index),
+            Output::StreamFrom { epoch, stream, to, after } => self.stream_from(epoch, stream, to, after),
+            Output::StopStream => self.outgoing.stop(),
+            Output::Complain(complaint) => self.shared.peers.complain(complaint),
+            output => self.tell(output),
         }
     }
 
-    fn append(self: &Rc<Self>, header: &EntryHeader, body: Body<'_, D>) {
-        if self.log_promise.get() == LogPromise::Absent {
-            self.promise_log();
-        }
+    /// What is said to another member, and nothing else.
+    fn tell(&self, output: Output) {
+        let from = self.shared.me;
+        let (to, epoch, body) = match output {
+            Output::OpenStream { epoch, stream, to } => (to, epoch, PeerBody::OpenStream { stream, from, to }),
+            Output::AcceptStream { epoch, stream, to, end } => {
+                self.inbox.accepted(to);
+                (to, epoch, PeerBody::StreamOpened { stream, end })
+            }
+            Output::RefuseStream { epoch, stream, to, code } => (to, epoch, PeerBody::StreamRefused { stream, code }),
+            Output::AcknowledgeUpstream { epoch, stream, to, index } => {
+                (to, epoch, PeerBody::Acknowledged { stream, index })
+            }
+            Output::TellCommitted { epoch, stream, to, index } => (to, epoch, PeerBody::Committed { stream, index }),
+            Output::RequestCopy { epoch, copy, purpose, source, after, until } => {
+                (source, epoch, PeerBody::CopyRequest { copy, from, to: source, purpose, after, until })
+            }
+            output => unreachable!("carried out before: {output:?}"),
+        };
+        self.say(&to, epoch, body);
+    }
+
+    fn say(&self, to: &ChainMember, epoch: Epoch, body: PeerBody<SharedSlice>) {
+        self.shared.peers.send(to, PeerMessage { range: self.key, epoch, body });
+    }
+
+    fn append(self: &Rc<Self>, header: &EntryHeader, body: Body<'_, D>, forward: bool) {
         if let Err(error) = self.log.append(header, body) {
             tracing::error!(range = %self.key, %error, "cannot append; this range takes nothing more");
-            self.inputs.borrow_mut().push_back(Input::WriteFailed);
+            return self.inputs.borrow_mut().push_back(Input::WriteFailed);
+        }
+        if forward {
+            self.outgoing.appended();
         }
     }
 
@@ -305,6 +358,10 @@ impl<D: Disk> Range<D> {
         if let Some(error) = self.log.failed() {
             return self.write_failed(&error);
         }
+        if self.log_promise.get() == LogPromise::Absent && self.log.durable_index() > LogIndex(0) {
+            // Not before there is something to lose: a power loss in between would cost the marker of an empty range.
+            self.promise_log();
+        }
         if self.log_promise.get() == LogPromise::Durable {
             self.drive(Input::Durable { index: self.log.durable_index() });
         }
@@ -316,11 +373,11 @@ impl<D: Disk> Range<D> {
     }
 
     /// Gives a request to the machine and waits for its answer.
-    async fn ask(self: &Rc<Self>, input: impl FnOnce(RequestId) -> Input) -> Answer {
+    async fn ask(self: &Rc<Self>, input: impl FnOnce(RequestId) -> Input) -> Changed {
         let (sender, receiver) = futures_channel::oneshot::channel();
         let request = self.pending.borrow_mut().insert(Pending::Change(sender));
         self.drive(input(request));
         let gone = Answer::Refused { code: ErrorCode::ShuttingDown, epoch: Epoch(0) };
-        receiver.await.unwrap_or(gone)
+        receiver.await.unwrap_or(gone.into())
     }
 }

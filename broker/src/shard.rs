@@ -1,24 +1,29 @@
 //! One shard: the ranges it has opened, and what they share. One thread, nothing locked, nothing shared with others.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use minikafka_core::chain::ChainMember;
-use minikafka_core::{ErrorCode, RangeKey, limits};
+use minikafka_core::chain::peer::{CopyOutcome, PeerBody, PeerMessage};
+use minikafka_core::chain::planted::is_restart_forgotten;
+use minikafka_core::{Epoch, ErrorCode, RangeKey, limits};
 use minikafka_storage::disk::Disk;
 use minikafka_storage::segment_pool::PoolCounts;
 use minikafka_storage::wait::{ByteBudget, Notify, join_all};
-use minikafka_storage::{LogError, Promise, PromiseFile, ShardStorage, StorageConfig};
+use minikafka_storage::{LogError, Promise, PromiseFile, ShardStorage, SharedSlice, StorageConfig};
 
 use crate::clock::Clock;
 use crate::fetch::Readers;
 use crate::metrics::ShardMetrics;
 use crate::owners::RangeOwners;
+use crate::peers::Peers;
 use crate::quota::Quotas;
 use crate::range::{Range, RangeShared};
+
+mod resumed;
 
 /// How often a shard looks after idle logs and requests that waited too long.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -29,15 +34,39 @@ enum Slot<D: Disk> {
     Open(Rc<Range<D>>),
 }
 
+/// What a shard is opened with.
+pub struct ShardSetup<D: Disk> {
+    /// Its disk.
+    pub disk: D,
+    /// The data directory of its node.
+    pub data_dir: PathBuf,
+    /// Who it is: node, shard, disk and process.
+    pub me: ChainMember,
+    /// How many shards the node has.
+    pub shards: u16,
+    /// Which shard of the node has opened which range.
+    pub owners: RangeOwners,
+    /// Sizes of its logs.
+    pub storage: StorageConfig,
+    /// Bounds the memory of fetches, and again that of batches on their way.
+    pub budget_bytes: u64,
+    /// Its clock.
+    pub clock: Clock,
+    /// What it reaches other members by.
+    pub peers: Rc<dyn Peers>,
+}
+
 /// One shard.
 pub struct Shard<D: Disk> {
     me: ChainMember,
+    data_dir: PathBuf,
     pub(crate) storage: Rc<ShardStorage<D>>,
     shared: Rc<RangeShared<D>>,
     /// Every promise this node made before it started, whichever shard made it.
     known: BTreeMap<RangeKey, Promise>,
     owners: RangeOwners,
-    ranges: RefCell<HashMap<RangeKey, Slot<D>>>,
+    /// In order, so that going through them is the same in every run of a simulation.
+    ranges: RefCell<BTreeMap<RangeKey, Slot<D>>>,
     opened: Notify,
     /// Memory of fetches from reading until their reply has left.
     pub(crate) fetch_budget: ByteBudget,
@@ -51,24 +80,17 @@ pub struct Shard<D: Disk> {
 }
 
 impl<D: Disk> Shard<D> {
-    /// Opens shard `me` of `shards`; its ranges are opened when the controller asks for them. `budget_bytes` bounds the
-    /// memory of fetches, and again that of batches on their way.
-    pub async fn open(
-        disk: D,
-        data_dir: &Path,
-        me: ChainMember,
-        shards: u16,
-        owners: RangeOwners,
-        config: StorageConfig,
-        budget_bytes: u64,
-    ) -> Result<Rc<Self>, LogError> {
-        let known = PromiseFile::read_all(&disk, data_dir).await?;
-        let storage = ShardStorage::open(disk.clone(), data_dir, me.shard, shards, config).await?;
-        let promises = PromiseFile::open(disk.clone(), data_dir, me.shard, []).await?;
-        Ok(Rc::new(Self {
+    /// Opens a shard; its ranges are opened when the controller asks for them.
+    pub async fn open(setup: ShardSetup<D>) -> Result<Rc<Self>, LogError> {
+        let ShardSetup { disk, data_dir, me, shards, owners, storage, budget_bytes, clock, peers } = setup;
+        let known = PromiseFile::read_all(&disk, &data_dir).await?;
+        let storage = ShardStorage::open(disk.clone(), &data_dir, me.shard, shards, storage).await?;
+        let promises = PromiseFile::open(disk.clone(), &data_dir, me.shard, []).await?;
+        let shard = Rc::new(Self {
             me,
+            data_dir,
             storage: Rc::new(storage),
-            shared: Rc::new(RangeShared { promises, disk, clock: Clock::new() }),
+            shared: Rc::new(RangeShared { me, promises, disk, clock, peers }),
             known,
             owners,
             ranges: RefCell::default(),
@@ -78,7 +100,11 @@ impl<D: Disk> Shard<D> {
             readers: Readers::default(),
             quotas: Quotas::default(),
             metrics: ShardMetrics::default(),
-        }))
+        });
+        if is_restart_forgotten() {
+            shard.resume().await;
+        }
+        Ok(shard)
     }
 
     /// Who this shard is.
@@ -162,7 +188,35 @@ impl<D: Disk> Shard<D> {
             // Made by another shard before a restart: it is this shard's to keep now.
             self.shared.promises.update([promise]).await?;
         }
-        Range::open(&self.storage, self.shared.clone(), key, self.me, promise).await
+        Range::open(&self.storage, self.shared.clone(), key, promise).await
+    }
+
+    /// Takes a message of another member, in the order in which its connection brought it. Never waits.
+    pub fn receive(&self, message: PeerMessage<SharedSlice>) {
+        match self.range(message.range) {
+            Some(range) => range.receive(message),
+            None => self.refuse_message(message),
+        }
+    }
+
+    /// Who waits for an answer of a range that is not open here gets one: nothing is promised for it in this life.
+    fn refuse_message(&self, PeerMessage { range, epoch, body }: PeerMessage<SharedSlice>) {
+        let code = ErrorCode::NotOwner;
+        let (to, epoch, body) = match body {
+            PeerBody::OpenStream { stream, from, .. } => (from, Epoch(0), PeerBody::StreamRefused { stream, code }),
+            PeerBody::CopyRequest { copy, from, .. } => {
+                (from, epoch, PeerBody::CopyReply { copy, outcome: CopyOutcome::Refused { code } })
+            }
+            _ => return,
+        };
+        self.shared.peers.send(&to, PeerMessage { range, epoch, body });
+    }
+
+    /// The connection to another member broke, or cannot be opened: what was sent to it and not answered is lost.
+    pub fn peer_lost(&self, member: ChainMember) {
+        for range in self.ranges() {
+            range.peer_lost(member);
+        }
     }
 
     /// Looks after idle logs, requests that waited too long, and quotas.
@@ -177,8 +231,8 @@ impl<D: Disk> Shard<D> {
 
     /// Closes every log; the first error is told, the others are logged.
     pub async fn close(&self) -> Result<(), LogError> {
-        let ranges: Vec<_> = self.ranges.borrow_mut().drain().collect();
-        let closing = ranges.into_iter().filter_map(|(_, slot)| match slot {
+        let ranges = std::mem::take(&mut *self.ranges.borrow_mut());
+        let closing = ranges.into_values().filter_map(|slot| match slot {
             Slot::Open(range) => Some(range.close()),
             Slot::Opening => None,
         });

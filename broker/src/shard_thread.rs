@@ -20,11 +20,13 @@ use minikafka_storage::StorageConfig;
 use minikafka_storage::disk::dma::{DmaDisk, choose_durability};
 
 use crate::broker::DRAIN;
+use crate::clock::Clock;
 use crate::config::BrokerConfig;
 use crate::error::BrokerError;
 use crate::owners::RangeOwners;
+use crate::peers::NoPeers;
 use crate::service::ShardService;
-use crate::shard::{Shard, TICK};
+use crate::shard::{Shard, ShardSetup, TICK};
 
 /// Reads get this many shares of the core where appends get 1,000: catching up does not slow the tail.
 const READING_SHARES: usize = 250;
@@ -148,7 +150,18 @@ impl ShardRun {
             pool_bytes_max: config.recycled_bytes_max,
             ..StorageConfig::default()
         };
-        let shard = Shard::open(disk, &config.data_dir, me, config.shards, owners, storage, budget_bytes).await?;
+        let setup = ShardSetup {
+            disk,
+            data_dir: config.data_dir.clone(),
+            me,
+            shards: config.shards,
+            owners,
+            storage,
+            budget_bytes,
+            clock: Clock::new(),
+            peers: Rc::new(NoPeers),
+        };
+        let shard = Shard::open(setup).await?;
         shard.quotas.set_per_connection(config.produce_quota_per_connection);
         let queue = |shares, latency, name: &str| executor().create_task_queue(Shares::Static(shares), latency, name);
         let service = Rc::new(ShardService {

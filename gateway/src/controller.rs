@@ -316,5 +316,9 @@ async fn ask(shared: &Shared, broker: &BrokerRecord, shard: ShardId, message: &M
         Message::Activate(request) => {
             Answer::Ranges(links.call(broker, shard, Api::Activate, request, wait(limits::ACTIVATE_WAIT_MS)).await?)
         }
+        Message::Learn(request) => {
+            tracing::debug!(node = broker.node.0, ranges = request.ranges.len(), "shards cannot be asked to learn yet");
+            Answer::Lost
+        }
     })
 }

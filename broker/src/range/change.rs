@@ -1,16 +1,17 @@
-//! What the controller does to a range: seal, reconcile, activate; and the durable facts they need (R10).
+//! What the controller does to a range: seal, reconcile, activate, learn; and the durable facts they need (R10).
 
 use std::rc::Rc;
 
 use minikafka_core::chain::ChainMember;
+use minikafka_core::chain::planted::{PlantedBug, is_planted};
 use minikafka_core::chain::replica::{Answer, Input};
-use minikafka_core::wire::SealReport;
+use minikafka_core::wire::{LearnReport, SealReport};
 use minikafka_core::{Epoch, ErrorCode, LogPoint};
 use minikafka_storage::LogError;
 use minikafka_storage::disk::Disk;
 
 use super::recovery::StateVisitor;
-use super::{LogPromise, Pending, Range};
+use super::{Changed, LogPromise, Pending, Range};
 
 impl<D: Disk> Range<D> {
     /// Promises an epoch; none when the broker stops meanwhile.
@@ -21,21 +22,38 @@ impl<D: Disk> Range<D> {
         receiver.await.ok()
     }
 
-    /// Brings the log to an exact end and marks it.
-    pub async fn reconcile(self: &Rc<Self>, epoch: Epoch, end: LogPoint) -> Answer {
-        self.ask(|request| Input::Reconcile { request, epoch, end }).await
+    /// Brings the log to an exact end and marks it; what is missing comes from `source`.
+    pub async fn reconcile(self: &Rc<Self>, epoch: Epoch, end: LogPoint, source: Option<ChainMember>) -> Changed {
+        self.ask(|request| Input::Reconcile { request, epoch, end, source }).await
+    }
+
+    /// Copies in the background from a member of a chain it is not in; tells how far it is. None when the broker stops.
+    pub async fn learn(
+        self: &Rc<Self>,
+        epoch: Epoch,
+        chain: Vec<ChainMember>,
+        source: ChainMember,
+    ) -> Option<LearnReport> {
+        let (sender, receiver) = futures_channel::oneshot::channel();
+        let request = self.pending.borrow_mut().insert(Pending::Learn(sender));
+        self.drive(Input::Learn { request, epoch, chain, source });
+        receiver.await.ok()
     }
 
     /// Begins to act.
     pub async fn activate(self: &Rc<Self>, epoch: Epoch, chain: Vec<ChainMember>, start: LogPoint) -> Answer {
-        if chain.len() > 1 {
-            // Links between members are not there yet: refusing is safe, acting alone would not be.
+        if chain.len() > 1 && !self.shared.peers.are_linked() {
+            // Without links between members refusing is safe, acting alone would not be.
             return Answer::Refused { code: ErrorCode::Unsupported, epoch };
         }
-        self.ask(|request| Input::Activate { request, epoch, chain, start }).await
+        self.ask(|request| Input::Activate { request, epoch, chain, start }).await.answer
     }
 
     pub(super) fn persist_promise(self: &Rc<Self>, epoch: Epoch) {
+        self.outgoing.stop();
+        if is_planted(PlantedBug::PromiseNotPersisted) {
+            return self.inputs.borrow_mut().push_back(Input::PromiseDurable { epoch });
+        }
         let range = self.clone();
         self.shared.disk.spawn(async move {
             let has_log = range.log_promise.get() != LogPromise::Absent;
@@ -59,16 +77,22 @@ impl<D: Disk> Range<D> {
     /// In the log when there is one, else in the promise file: losing the log must lose the marker.
     async fn write_marker(&self, epoch: Epoch) -> Result<(), LogError> {
         if self.log.persist_marker(epoch).await? {
-            return Ok(());
+            // R10: a log that was just begun may be marked before it is promised.
+            return match self.log_promise.get() {
+                LogPromise::Durable => Ok(()),
+                _ => self.shared.promises.update([self.promise(Epoch(0), Epoch(0), true)]).await,
+            };
         }
         self.shared.promises.update([self.promise(Epoch(0), epoch, false)]).await
     }
 
     pub(super) fn truncate(self: &Rc<Self>, end: LogPoint) {
+        self.inbox.set_truncating(true);
         let range = self.clone();
         self.shared.disk.spawn(async move {
             let mut visitor = StateVisitor::default();
             let cut = range.log.truncate_to(end, &mut visitor).await;
+            range.inbox.set_truncating(false);
             match cut.and_then(|()| visitor.finish(range.key)) {
                 Ok(state) => range.drive(Input::Truncated { state: Box::new(state) }),
                 Err(error) => range.write_failed(&error),

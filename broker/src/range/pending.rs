@@ -2,8 +2,8 @@
 
 use futures_channel::oneshot;
 use minikafka_core::chain::replica::{Answer, RequestId};
-use minikafka_core::wire::SealReport;
-use minikafka_core::{Epoch, ErrorCode};
+use minikafka_core::wire::{LearnReport, SealReport};
+use minikafka_core::{Epoch, ErrorCode, LogIndex};
 use quanta::Instant;
 use slab::Slab;
 
@@ -13,16 +13,33 @@ pub trait Completion {
     fn complete(self: Box<Self>, answer: Answer);
 }
 
+/// What a controller's change came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Whether it is done.
+    pub answer: Answer,
+    /// How far the log reaches, when it is `catching_up`.
+    pub end: LogIndex,
+}
+
+impl From<Answer> for Changed {
+    fn from(answer: Answer) -> Self {
+        Self { answer, end: LogIndex(0) }
+    }
+}
+
 /// Who waits.
 pub(super) enum Pending {
     /// A client; it is told `timed_out` at `deadline`.
     Produce { reply: Box<dyn Completion>, deadline: Instant },
     /// A client that was told already; the machine's answer goes nowhere.
     Expired,
-    /// A controller, for anything but a seal.
-    Change(oneshot::Sender<Answer>),
+    /// A controller, for a reconcile, an activate or a control entry.
+    Change(oneshot::Sender<Changed>),
     /// A controller, for a seal.
     Seal(oneshot::Sender<SealReport>),
+    /// A controller, for a learner's progress.
+    Learn(oneshot::Sender<LearnReport>),
 }
 
 /// The table of them. Its bound is the sum of the connections' windows.
@@ -40,9 +57,11 @@ impl PendingRequests {
         match self.table.try_remove(request.0 as usize) {
             Some(Pending::Produce { reply, .. }) => reply.complete(answer),
             // A controller that went away needs no answer.
-            Some(Pending::Change(sender)) => drop(sender.send(answer)),
+            Some(Pending::Change(sender)) => drop(sender.send(answer.into())),
             Some(Pending::Expired) => {}
-            Some(Pending::Seal(_)) | None => unreachable!("the machine answers a request once, and as it was asked"),
+            Some(Pending::Seal(_) | Pending::Learn(_)) | None => {
+                unreachable!("the machine answers a request once, and as it was asked")
+            }
         }
     }
 
@@ -50,6 +69,21 @@ impl PendingRequests {
         match self.table.try_remove(request.0 as usize) {
             Some(Pending::Seal(sender)) => drop(sender.send(report)),
             _ => unreachable!("the machine reports a seal once, to whom asked for it"),
+        }
+    }
+
+    pub fn report_learn(&mut self, request: RequestId, report: LearnReport) {
+        match self.table.try_remove(request.0 as usize) {
+            Some(Pending::Learn(sender)) => drop(sender.send(report)),
+            _ => unreachable!("the machine reports a learner's progress once, to whom asked for it"),
+        }
+    }
+
+    pub fn report_progress(&mut self, request: RequestId, end: LogIndex) {
+        let answer = Answer::Refused { code: ErrorCode::CatchingUp, epoch: Epoch(0) };
+        match self.table.try_remove(request.0 as usize) {
+            Some(Pending::Change(sender)) => drop(sender.send(Changed { answer, end })),
+            _ => unreachable!("the machine reports a reconcile's progress once, to whom asked for it"),
         }
     }
 

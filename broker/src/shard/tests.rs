@@ -4,7 +4,7 @@
 //! acknowledged, 1 are there".
 
 use std::cell::{Cell, RefCell};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,8 +20,11 @@ use minikafka_storage::disk::{DiskFile, Durability};
 use minikafka_storage::{Body, StorageConfig};
 
 use super::*;
+use crate::clock::ManualClock;
+use crate::peers::NoPeers;
 use crate::range::Completion;
 
+mod chain;
 mod damage;
 mod retention;
 
@@ -43,6 +46,15 @@ fn config() -> StorageConfig {
 struct Life {
     shard: Rc<Shard<SimDisk>>,
     epoch: Epoch,
+    time: ManualClock,
+}
+
+/// What a shard of one is opened with, and the hand of its clock.
+fn setup(disk: SimDisk, me: ChainMember) -> (ShardSetup<SimDisk>, ManualClock) {
+    let (clock, time) = Clock::manual();
+    let (data_dir, owners, peers) = (PathBuf::from(DIR), RangeOwners::default(), Rc::new(NoPeers));
+    let storage = config();
+    (ShardSetup { disk, data_dir, me, shards: 1, owners, storage, budget_bytes: 32 << 20, clock, peers }, time)
 }
 
 impl Life {
@@ -53,10 +65,9 @@ impl Life {
             store: StoreId(7),
             incarnation: Incarnation(incarnation),
         };
-        let owners = RangeOwners::default();
-        let shard =
-            Shard::open(disk, Path::new(DIR), me, 1, owners, config(), 32 << 20).await.expect("the disk is good");
-        let life = Self { shard, epoch: Epoch(epoch) };
+        let (setup, time) = setup(disk, me);
+        let shard = Shard::open(setup).await.expect("the disk is good");
+        let life = Self { shard, epoch: Epoch(epoch), time };
         life.change_epoch().await;
         life
     }
@@ -282,7 +293,7 @@ fn a_log_that_is_gone_took_its_marker_with_it() {
             wiped.remove(&dir.join(name)).await.expect("removes");
         }
         let me = ChainMember { incarnation: Incarnation(2), ..life.shard.me() };
-        let shard = Shard::open(wiped, Path::new(DIR), me, 1, RangeOwners::default(), config(), 32 << 20).await;
+        let shard = Shard::open(setup(wiped, me).0).await;
         let ranges = vec![SealRange { range: RANGE.range, epoch: Epoch(2) }];
         let seal = SealRequest { writer: WriterId(1), incarnation: me.incarnation, ring: RANGE.ring, ranges };
         shard.expect("opens").seal(seal).await

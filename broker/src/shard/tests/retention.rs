@@ -114,7 +114,7 @@ fn what_is_too_old_goes_by_the_heads_clock_and_stays_gone() {
         life.check_retention().await;
         assert_eq!(life.log_start().await, 0, "nothing is old yet");
         let before = life.file_bytes().await;
-        life.shard.clock().advance(Duration::from_secs(61));
+        life.time.advance(Duration::from_secs(61));
         life.produce_all(BATCHES..BATCHES + 20).await;
         life.check_retention().await;
         let start = life.log_start().await;
@@ -132,7 +132,7 @@ fn what_is_too_old_goes_by_the_heads_clock_and_stays_gone() {
         assert_eq!(life.log_start().await, start, "also after a restart");
         life.check_suffix(BATCHES + 20).await;
         // Everything grows old in the end.
-        life.shard.clock().advance(Duration::from_secs(3_600));
+        life.time.advance(Duration::from_secs(3_600));
         life.check_retention().await;
         assert_eq!(life.log_start().await, BATCHES as u64 + 20);
         life.produce_all(BATCHES + 20..BATCHES + 21).await;
@@ -180,7 +180,8 @@ fn records_are_deleted_up_to_what_is_committed_and_only_forwards() {
         life.check_suffix(50).await;
         life.produce_all(50..60).await;
         life.check_suffix(60).await;
-        let stale = Life { shard: life.shard.clone(), epoch: Epoch(9) }.delete_before(55).await;
+        let stale =
+            Life { shard: life.shard.clone(), epoch: Epoch(9), time: life.time.clone() }.delete_before(55).await;
         assert_eq!((stale.error, stale.epoch), (Some(ErrorCode::Stale), Epoch(1)));
         let other = PartitionKey { partition: Partition(77), ..PARTITION };
         let wanted = DeleteRecordsPartition { range: RANGE, epoch: Epoch(1), partition: other, before: Offset(1) };
@@ -209,7 +210,7 @@ fn only_an_acting_head_deletes() {
     run(5, async |disk| {
         let life = Life::begin_with(disk, with(0, -1)).await;
         life.produce_all(0..20).await;
-        life.shard.clock().advance(Duration::from_secs(1));
+        life.time.advance(Duration::from_secs(1));
         let me = life.shard.me();
         let ranges = vec![SealRange { range: RANGE.range, epoch: Epoch(2) }];
         let seal = SealRequest { writer: WriterId(1), incarnation: me.incarnation, ring: RANGE.ring, ranges };

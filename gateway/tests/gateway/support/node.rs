@@ -272,7 +272,7 @@ impl Process {
             assert_eq!(end(&disk.log), asked.end, "a chain of one is its own source");
             disk.marker = asked.epoch;
         }
-        RangeOutcome { range: asked.range, error, epoch: disk.promised }
+        RangeOutcome { range: asked.range, error, epoch: disk.promised, end: LogIndex(0) }
     }
 
     fn activate(&self, shard: ShardId, ring: RingId, asked: &ActivateRange) -> RangeOutcome {
@@ -290,7 +290,7 @@ impl Process {
         if error.is_none() {
             lock(&self.acting).insert(key, (asked.epoch, shard));
         }
-        RangeOutcome { range: asked.range, error, epoch: promised }
+        RangeOutcome { range: asked.range, error, epoch: promised, end: LogIndex(0) }
     }
 
     fn append(&self, shard: ShardId, asked: &AppendControlRange) -> AppendControlOutcome {

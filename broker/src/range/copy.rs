@@ -1,0 +1,96 @@
+//! Copying between members: a source answers what a learner, or a member that is reconciled, asks; and a range looks up
+//! points of its own log for its machine. Each answer is a task of its own, and remembers nothing.
+
+use std::rc::Rc;
+
+use minikafka_core::chain::ChainMember;
+use minikafka_core::chain::peer::{CopyOutcome, CopyPurpose, PeerBody};
+use minikafka_core::chain::replica::Input;
+use minikafka_core::limits::{COPIES_ANSWERED_MAX, COPY_BYTES_MAX};
+use minikafka_core::{CopyId, Epoch, ErrorCode, LogIndex, LogPoint};
+use minikafka_storage::disk::Disk;
+use minikafka_storage::{ReadError, SharedSlice};
+
+use super::{Range, entries};
+
+type Outcome = CopyOutcome<SharedSlice>;
+
+impl<D: Disk> Range<D> {
+    /// Answers a copy request; `to` must be this very process with this very disk.
+    pub(super) fn answer_copy(
+        self: &Rc<Self>,
+        (epoch, purpose): (Epoch, CopyPurpose),
+        (copy, from, to): (CopyId, ChainMember, ChainMember),
+        after: LogPoint,
+        until: LogIndex,
+    ) {
+        let answer = move |range: &Self, outcome| range.say(&from, epoch, PeerBody::CopyReply { copy, outcome });
+        if to != self.shared.me {
+            return answer(self, Outcome::Refused { code: ErrorCode::Stale });
+        }
+        if self.copies_answered.get() >= COPIES_ANSWERED_MAX {
+            return answer(self, Outcome::Refused { code: ErrorCode::Overloaded });
+        }
+        self.copies_answered.set(self.copies_answered.get() + 1);
+        let range = self.clone();
+        self.shared.disk.spawn(async move {
+            let outcome = range.copy(epoch, purpose, after, until).await;
+            range.copies_answered.set(range.copies_answered.get() - 1);
+            answer(&range, outcome);
+        });
+    }
+
+    async fn copy(&self, epoch: Epoch, purpose: CopyPurpose, after: LogPoint, until: LogIndex) -> Outcome {
+        let limit = match self.replica.borrow().copy_limit(epoch, purpose) {
+            Ok(limit) => limit,
+            Err(code) => return Outcome::Refused { code },
+        };
+        let copied = async {
+            match self.point(after.index).await? {
+                Some(point) if point == after => {}
+                None if after.index <= self.log.end().index => return Ok(gone(self, after.index)),
+                _ => return Ok(Outcome::Disagreed { limit }),
+            }
+            let last = limit.min(until);
+            if last <= after.index {
+                return Ok(Outcome::Agreed { limit, entries: Vec::new() });
+            }
+            let runs = self.log.read_index(after.index.next(), COPY_BYTES_MAX).await?;
+            match entries::up_to(runs, last) {
+                (_, None) => Ok(gone(self, after.index.next())),
+                (entries, Some(_)) => Ok(Outcome::Agreed { limit, entries }),
+            }
+        };
+        copied.await.unwrap_or_else(|error: ReadError| {
+            // The log said so when damage was found; who asks again and again is no news.
+            tracing::debug!(range = %self.key, %error, "cannot be copied from here");
+            Outcome::Refused { code: ErrorCode::DataDamaged }
+        })
+    }
+
+    /// The log's point at an index. All logs agree before their first entry.
+    async fn point(&self, index: LogIndex) -> Result<Option<LogPoint>, ReadError> {
+        if index == LogPoint::START.index {
+            return Ok(Some(LogPoint::START));
+        }
+        self.log.point_at(index).await
+    }
+
+    /// Reads a point for the machine.
+    pub(super) fn read_point(self: &Rc<Self>, index: LogIndex) {
+        let range = self.clone();
+        self.shared.disk.spawn(async move {
+            let point = range.point(index).await.unwrap_or_else(|error| {
+                tracing::error!(range = %range.key, entry = %index, %error, "cannot read a point of the own log");
+                None
+            });
+            range.drive(Input::PointRead { index, point });
+        });
+    }
+}
+
+/// What should be below the end and is in no file of this log any more.
+fn gone<D: Disk>(range: &Range<D>, index: LogIndex) -> Outcome {
+    tracing::debug!(range = %range.key, entry = %index, "cannot be copied from here: it is gone");
+    Outcome::Refused { code: ErrorCode::DataDamaged }
+}
