@@ -1,9 +1,8 @@
-//! What the tests of the whole stand on: real processes, load on them, a checker of histories, sockets that misbehave,
+//! What the tests of the whole stand on: real processes, load on them, sockets that misbehave,
 //! and a reader of this repository's own source.
 //!
 //! Nothing here runs in production; the crates below never see it.
 
-pub mod checker;
 pub mod fuzzing;
 pub mod load;
 pub mod process;

@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use minikafka_checker::{History, Report};
 use minikafka_client::core::Offset;
 use minikafka_client::{Client, ConsumerOptions, OffsetQuery, TopicOptions};
 use tokio::task::JoinSet;
 
-use crate::checker::{History, Report};
 use crate::seed::Seed;
 
 mod consuming;

@@ -13,7 +13,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 use minikafka_tests::source::{self, SourceFile};
 
 /// Which crate stands on which floor.
-const FLOORS: [(&str, u8); 10] = [
+const FLOORS: [(&str, u8); 13] = [
     ("minikafka-core", 0),
     ("minikafka-storage", 1),
     ("minikafka-net", 1),
@@ -24,12 +24,17 @@ const FLOORS: [(&str, u8); 10] = [
     ("minikafka", 3),
     ("minikafka-bench", 3),
     ("minikafka-tests", 3),
+    ("minikafka-checker", 3),
+    ("minikafka-model", 3),
+    ("minikafka-sim", 3),
 ];
 
 /// The only arrows that do not point down: (from, to, why).
-const SIDEWAYS: [(&str, &str, &str); 3] = [
+const SIDEWAYS: [(&str, &str, &str); 5] = [
     ("minikafka", "minikafka-bench", "the subcommand that runs the benchmark"),
-    ("minikafka", "minikafka-tests", "the subcommand that runs the simulator"),
+    ("minikafka", "minikafka-sim", "the subcommand that runs the simulator"),
+    ("minikafka-sim", "minikafka-checker", "judges what simulated clients saw"),
+    ("minikafka-tests", "minikafka-checker", "judges what real clients saw"),
     ("minikafka-gateway", "minikafka-client", "data over HTTP is produced and fetched by the client"),
 ];
 

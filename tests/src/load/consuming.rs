@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
+use minikafka_checker::SessionId;
 use minikafka_client::core::{Offset, Partition};
 use minikafka_client::{Consumer, ConsumerOptions};
 use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::{LOOK_INTERVAL, Shared};
-use crate::checker::SessionId;
 
 /// Parts of the seed from here on are the consumers'.
 const SEED_PARTS: u64 = 1 << 32;

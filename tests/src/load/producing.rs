@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use minikafka_checker::{RecordId, payload};
 use minikafka_client::core::{Partition, checksum};
 use minikafka_client::{Codec, Delivery, DeliveryFuture, Error, Producer, ProducerOptions, ProducerRecord};
 use rand::Rng;
@@ -12,7 +13,6 @@ use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 
 use super::Shared;
-use crate::checker::{RecordId, payload};
 
 /// Generations of one producer have numbers of their own below this.
 const GENERATIONS_MAX: u32 = 100_000;
