@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use minikafka_bench::BenchCommand;
+use minikafka_sim::command::SimCommand;
 
 use crate::consume::ConsumeCommand;
 use crate::exit::EXIT_CODES;
@@ -68,6 +69,8 @@ pub enum Command {
     /// Measure: how fast a broker is beside how fast its machine could be.
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Simulate a cluster in a hostile world, replayed by seed.
+    Sim(SimCommand),
     /// Look into a data directory without a broker: verify every byte, or dump what is there. Never writes.
     #[command(subcommand)]
     Log(LogCommand),

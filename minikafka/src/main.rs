@@ -50,6 +50,8 @@ fn run(cli: &Cli) -> Outcome {
         Command::Produce(options) => client::block_on(produce::run(options, &cli.global, &mut output))?,
         Command::Consume(options) => client::block_on(consume::run(options, &cli.global, &mut output))?,
         Command::Bench(command) => bench::run(command, &cli.global, &mut output),
+        Command::Sim(command) if minikafka_sim::command::run(command) => Ok(()),
+        Command::Sim(_) => Err(Failure::new(Exit::Failed, "the simulation broke a promise; see above")),
         Command::Log(command) => log::run(command, &mut output),
         Command::Doctor(options) => run_doctor(options, &mut output),
     }

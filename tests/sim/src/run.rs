@@ -1,0 +1,219 @@
+//! One seed: harm, healing, and the demand that everything converges.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use minikafka_core::RangeId;
+
+use crate::client::consumer::Consumer;
+use crate::client::range_of;
+use crate::faults::FaultKind;
+use crate::invariants::Checked;
+use crate::network::place;
+use crate::queue::{SECOND, Time};
+use crate::world::{Event, World};
+
+/// Virtual time of phase one, at most.
+const HARM_TIME_MAX: Time = 600 * SECOND;
+/// Virtual time in which a healed world must converge.
+const HEALING_TIME_MAX: Time = 900 * SECOND;
+/// Steps between two looks whether it has.
+const LOOK_STEPS: u64 = 64;
+
+/// How a seed is run.
+#[derive(Clone, Copy, Debug)]
+pub struct RunOptions {
+    /// Steps of phase one.
+    pub steps: u64,
+    /// Print everything that happens.
+    pub is_verbose: bool,
+}
+
+/// What a run was like.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Events.
+    pub steps: u64,
+    /// Hash over all of them.
+    pub trace_hash: u64,
+    /// Entries committed.
+    pub commits: u64,
+    /// Chains activated.
+    pub epochs: u64,
+    /// Records acknowledged.
+    pub acknowledged: u64,
+    /// Faults by kind.
+    pub faults: BTreeMap<FaultKind, u64>,
+    /// What was broken, if anything was.
+    pub failure: Option<Failure>,
+}
+
+/// A promise was broken.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// By which seed.
+    pub seed: u64,
+    /// In how many steps of phase one it was run.
+    pub steps: u64,
+    /// What was broken.
+    pub what: String,
+    /// The last that happened.
+    pub trace: String,
+    /// The world that the seed drew.
+    pub plan: String,
+}
+
+/// Runs a seed to its end, or to its first violation.
+pub fn run_seed(seed: u64, options: &RunOptions) -> Outcome {
+    let mut world = World::new(seed, options.is_verbose);
+    let run = catch_unwind(AssertUnwindSafe(|| world.run(options.steps)));
+    let ended = run.unwrap_or_else(|panic| Err(format!("panicked: {}", panic_text(&*panic))));
+    let failure = ended.err().map(|what| Failure {
+        seed,
+        steps: options.steps,
+        what,
+        trace: world.trace.tail(),
+        plan: format!("{:?}", world.plan),
+    });
+    Outcome {
+        steps: world.steps,
+        acknowledged: world.acknowledged,
+        trace_hash: world.trace.hash(),
+        commits: world.truth.commits,
+        epochs: world.truth.epochs,
+        faults: std::mem::take(&mut world.faults),
+        failure,
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".to_owned())
+}
+
+impl World {
+    fn run(&mut self, steps: u64) -> Checked {
+        while self.steps < steps && self.queue.now() < HARM_TIME_MAX {
+            self.step()?;
+        }
+        self.note("healing", [0; 4]);
+        self.heal();
+        self.converge("converges", |world| world.unconverged())?;
+        self.read_everything()?;
+        self.judge()
+    }
+
+    /// Goes on until nothing is left to wait for.
+    fn converge(&mut self, what: &str, left: impl Fn(&Self) -> Option<String>) -> Checked {
+        let deadline = self.queue.now() + HEALING_TIME_MAX;
+        loop {
+            for _ in 0..LOOK_STEPS {
+                self.step()?;
+            }
+            let Some(left) = left(self) else { return Ok(()) };
+            if self.queue.now() > deadline {
+                return Err(format!("healed and it never {what}: {left}; alerts: {:?}", self.alerts()));
+            }
+        }
+    }
+
+    /// What a healed world still lacks.
+    fn unconverged(&self) -> Option<String> {
+        if let Some(node) = self.nodes.iter().find(|node| node.life.is_none()) {
+            return Some(format!("node {} does not run", node.id));
+        }
+        if !self.topics.are_open() {
+            return Some("partitions are not open".to_owned());
+        }
+        let wanted = usize::from(self.plan.replication).min(self.nodes.len());
+        for (at, record) in self.coordinator.chunk.ranges.iter().enumerate() {
+            let range = RangeId(at as u32);
+            let Some(active) = record.active.as_ref().filter(|active| active.chain.len() == wanted) else {
+                return Some(format!("range {at} is {record:?}"));
+            };
+            let committed = self.truth.committed(range);
+            for member in &active.chain {
+                let life = self.nodes[place(member)].life.as_ref();
+                let view = life.and_then(|life| life.members.get(&range)).and_then(|log| log.view);
+                let is_there = view.is_some_and(|view| {
+                    view.acts_in == Some(active.epoch)
+                        && view.known_committed.index == committed
+                        && view.end.index == committed
+                        && view.durable == committed
+                });
+                if !is_there {
+                    return Some(format!("range {at}, {committed} committed in {active:?}: {member:?} is {view:?}"));
+                }
+            }
+        }
+        let producer = self.producers.iter().position(|producer| !producer.is_drained())?;
+        Some(format!("producer {producer} has batches that are not answered"))
+    }
+
+    /// Every member of every chain serves everything, and the same.
+    fn read_everything(&mut self) -> Checked {
+        let first = self.consumers.len();
+        let chains: Vec<(RangeId, usize)> = self
+            .coordinator
+            .chunk
+            .ranges
+            .iter()
+            .enumerate()
+            .flat_map(|(at, record)| {
+                let chain = record.active.iter().flat_map(|active| &active.chain);
+                chain.map(move |member| (RangeId(at as u32), place(member)))
+            })
+            .collect();
+        for (range, node) in chains {
+            self.consumers.push(Consumer::fixed(
+                self.consumers.len(),
+                &self.plan,
+                self.map.clone(),
+                &mut self.history,
+                (range, node),
+            ));
+            let consumer = self.consumers.len() - 1;
+            self.queue.add(self.queue.now(), Event::ConsumerTurn { consumer });
+        }
+        let ends: Vec<u64> = (0..self.plan.ranges * self.plan.partitions).map(|at| self.end_of(at)).collect();
+        self.converge("serves all", |world| {
+            world.consumers.iter().enumerate().find_map(|(at, consumer)| {
+                let reads = |partition: &usize| {
+                    consumer.fixed.is_none_or(|(range, _)| range_of(&world.plan, *partition as u32) == range)
+                };
+                let behind = (0..ends.len()).filter(reads).find(|at| consumer.positions[*at] < ends[*at])?;
+                let (position, is_last) = (consumer.positions[behind], at >= first);
+                Some(format!(
+                    "consumer {at} (last: {is_last}) is at {position} of partition {behind}, not {}",
+                    ends[behind]
+                ))
+            })
+        })
+    }
+
+    /// The committed end of a partition, at its head.
+    fn end_of(&self, partition: u32) -> u64 {
+        let range = range_of(&self.plan, partition);
+        let active = self.coordinator.chunk.ranges[range.0 as usize].active.as_ref();
+        let head = active.and_then(|active| active.chain.first());
+        let shard = head.and_then(|head| self.nodes[place(head)].life.as_ref()?.shard(head.shard));
+        let range = shard.and_then(|shard| shard.range(self.range_key(range)));
+        let offsets = range.and_then(|range| range.offsets(crate::client::partition_key(partition)));
+        offsets.map_or(0, |offsets| offsets.committed_end.0)
+    }
+
+    /// The whole history of the clients.
+    fn judge(&mut self) -> Checked {
+        self.truth.check_order()?;
+        for consumer in &self.consumers {
+            for partition in 0..consumer.positions.len() {
+                let range = range_of(&self.plan, partition as u32);
+                if consumer.fixed.is_some_and(|(fixed, _)| fixed == range) {
+                    consumer.finish(partition, &mut self.history);
+                }
+            }
+        }
+        let report = self.history.check();
+        if report.anomalies.is_empty() { Ok(()) } else { Err(report.to_string()) }
+    }
+}
