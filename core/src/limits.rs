@@ -208,12 +208,38 @@ pub const STREAM_WINDOW_BYTES: u64 = 16 << 20;
 pub const PEER_MESSAGE_CHARGE_BYTES: u64 = 256;
 /// Messages from other members that wait for a range to take them: a stream's window, and what a copy brings.
 pub const PEER_INBOX_BYTES_MAX: u64 = 2 * STREAM_WINDOW_BYTES;
+/// Most bytes of entries in one message between members: what is read at once, or one entry alone.
+pub const PEER_ENTRIES_BYTES_MAX: u32 = READ_BYTES_MAX + BATCH_BODY_BYTES_MAX;
+/// Entries that wait to be sent on one link; behind them, ranges wait for room instead of reading more.
+pub const LINK_ENTRIES_BYTES_MAX: usize = 16 << 20;
+/// Everything that waits to be sent on one link; past it the link is dropped, and what it carried is lost.
+pub const LINK_QUEUE_BYTES_MAX: usize = 2 * LINK_ENTRIES_BYTES_MAX;
+/// Longest wait for a link to another shard, hello and proof included.
+pub const LINK_OPEN_WAIT_MS: u64 = 1_000;
+/// A link on which something waits and nothing leaves for so long is dropped.
+pub const LINK_STALL_MS: u64 = 3_000;
+/// How often links look for stalls.
+pub const LINK_LOOK_MS: u64 = 500;
+/// Memory of entries that came from other shards and are not appended yet, for each shard; behind it, links wait.
+pub const PEER_BUDGET_BYTES: u64 = 64 << 20;
+/// A complaint that reached no controller for so long is forgotten: by then the chain complains again, or does not have to.
+pub const COMPLAINT_KEPT_MS: u64 = 10_000;
+/// Complaints of a broker that wait for the controller; more are dropped.
+pub const COMPLAINTS_WAITING_MAX: usize = 4 * COMPLAINTS_MAX;
+/// Longest wait for the answer to complaints.
+pub const COMPLAIN_WAIT_MS: u64 = 1_000;
+/// Complaints in one message to the controller.
+pub const COMPLAINTS_MAX: usize = 1_000;
 /// Copy requests that a range answers at the same time; more are refused, and come again.
 pub const COPIES_ANSWERED_MAX: usize = 8;
 /// How long a member that was complained about again and again stays out of its chains at first; doubles.
 pub const EJECT_MS_MIN: u64 = 10_000;
 /// The same, at most.
 pub const EJECT_MS_MAX: u64 = 600_000;
+/// Longest wait for one answer to reconcile; it is asked again and again, and says how far it is.
+pub const RECONCILE_ANSWER_WAIT_MS: u64 = 2_000;
+/// Longest wait for one answer to learn.
+pub const LEARN_ANSWER_WAIT_MS: u64 = 2_000;
 /// Longest wait for reconcile replies, copying included; then the change starts over under a higher epoch.
 pub const RECONCILE_WAIT_MS: u64 = 60_000;
 /// Longest wait for activate replies; then they are sent again.

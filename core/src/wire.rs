@@ -6,6 +6,7 @@ pub mod data;
 pub mod error_reply;
 pub mod frame;
 pub mod hello;
+pub mod peer;
 pub mod resolve;
 
 pub use codec::{DecodeError, Reader, Wire};
@@ -14,6 +15,7 @@ pub use data::*;
 pub use error_reply::ErrorReply;
 pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, encode_frame};
 pub use hello::*;
+pub use peer::{ComplainRequest, RunBytes};
 pub use resolve::*;
 
 /// What a frame asks for. Numbers below 10 open a connection, 10..20 go to shards, 20..40 to gateways, from 40 on they
@@ -49,6 +51,12 @@ pub enum Api {
     Activate = 42,
     /// Appends control entries at the head.
     AppendControl = 43,
+    /// Copies ranges in the background, and tells how far that is.
+    Learn = 44,
+    /// One message of a chain's member to another. It has no reply.
+    Peer = 45,
+    /// Complaints about chains, from brokers to the controller.
+    Complain = 46,
 }
 
 impl Api {
@@ -69,6 +77,9 @@ impl Api {
             41 => Self::Reconcile,
             42 => Self::Activate,
             43 => Self::AppendControl,
+            44 => Self::Learn,
+            45 => Self::Peer,
+            46 => Self::Complain,
             _ => return None,
         })
     }

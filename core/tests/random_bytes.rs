@@ -8,6 +8,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fmt::Debug;
 
+use minikafka_core::chain::peer::{Complaint, ComplaintReason, CopyOutcome, PeerBody, PeerMessage};
 use minikafka_core::control::ControlEntry;
 use minikafka_core::range_state::RangeState;
 use minikafka_core::topic::{TopicConfig, TopicConfigChange, TopicState};
@@ -107,6 +108,10 @@ fn check_all(bytes: &[u8]) -> Result<(), TestCaseError> {
     check::<RangesReply>(bytes)?;
     check::<AppendControlRequest>(bytes)?;
     check::<AppendControlReply>(bytes)?;
+    check::<LearnRequest>(bytes)?;
+    check::<LearnReply>(bytes)?;
+    check::<PeerMessage<RunBytes>>(bytes)?;
+    check::<ComplainRequest>(bytes)?;
     check::<ControlEntry>(bytes)
 }
 
@@ -173,6 +178,13 @@ fn good_messages() -> Vec<Vec<u8>> {
         topic().to_bytes(),
         ErrorReply::of(ErrorCode::Stale).to_bytes(),
     ];
+    let (stream, copy, limit, range, epoch) = (StreamId(1), CopyId(2), LogIndex(3), RANGE, Epoch(4));
+    let entries = PeerBody::Entries { stream, committed: limit, entries: vec![160; 5] };
+    let reply = PeerBody::CopyReply { copy, outcome: CopyOutcome::Agreed { limit, entries: vec![4_096, 128] } };
+    let reason = ComplaintReason::Stalled;
+    let complaints = vec![Complaint { range, epoch, by: NodeId(1), about: NodeId(2), reason }; 3];
+    all.extend([entries, reply].map(|body| PeerMessage::<RunBytes> { range, epoch, body }.to_bytes()));
+    all.push(ComplainRequest { complaints }.to_bytes());
     all.extend(control_entries().map(|entry| entry.to_bytes()));
     all
 }

@@ -16,7 +16,7 @@ use crate::ids::*;
 pub struct PeerMessage<B> {
     /// The range.
     pub range: RangeKey,
-    /// The epoch of the stream or copy; of a refusal, what the refuser promised.
+    /// The epoch of the stream or copy; of a refusal, the highest that the refuser, or one behind it, promised.
     pub epoch: Epoch,
     /// What is said.
     pub body: PeerBody<B>,
@@ -85,6 +85,8 @@ pub enum PeerBody<B> {
         after: LogPoint,
         /// Entries up to this one at most; equal to `after.index`: only compare.
         until: LogIndex,
+        /// The asker's log could take what comes next as a whole sealed segment.
+        segment: Option<SegmentCursor>,
     },
     /// Source to who asked.
     CopyReply {
@@ -114,8 +116,20 @@ pub enum CopyOutcome<B> {
         /// The entries behind the point, as many as fit into one reply.
         entries: Vec<B>,
     },
+    /// What comes behind the point is in a sealed segment: a part of it.
+    Segment {
+        /// How far the source would go.
+        limit: LogIndex,
+        /// The part.
+        part: SegmentPart<B>,
+    },
     /// The logs differ at or below the point asked about.
     Disagreed {
+        /// How far the source would go.
+        limit: LogIndex,
+    },
+    /// The source freed what it was asked about, or what comes behind it: that was committed, and is not there any more.
+    Gone {
         /// How far the source would go.
         limit: LogIndex,
     },
@@ -123,6 +137,46 @@ pub enum CopyOutcome<B> {
     Refused {
         /// Why.
         code: ErrorCode,
+    },
+}
+
+/// Where who copies stands in a segment that it takes whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentCursor {
+    /// Last index of the segment; 0: which one comes next is not known.
+    pub end: LogIndex,
+    /// It has everything up to here.
+    pub at: LogPoint,
+    /// And so many bytes of the state as of the end.
+    pub snapshot_bytes: u64,
+}
+
+/// A part of a sealed segment, or of what of one lies behind the asker's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentPart<B> {
+    /// The log before it: where the asker's log ends, or where the source's begins, when the asker has nothing.
+    pub start: LogPoint,
+    /// The log with it, all of it committed.
+    pub end: LogPoint,
+    /// Where the items begin: `start`, when the cursor was of another segment.
+    pub at: LogPoint,
+    /// What comes behind `at`, in order.
+    pub items: Vec<SegmentItem<B>>,
+}
+
+/// One item of a sealed segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SegmentItem<B> {
+    /// Whole entries, one after the other.
+    Entries(B),
+    /// Everything up to this point was freed.
+    Freed(LogPoint),
+    /// Behind the last entry: the next bytes of the range's state as of the segment's end.
+    Snapshot {
+        /// Bytes of the state.
+        total: u64,
+        /// The next ones.
+        bytes: B,
     },
 }
 

@@ -47,10 +47,13 @@ pub enum PlantedBug {
     LostCasApplied,
     /// A watch that skipped states is taken for the whole history (R5, R8).
     WatchSkippedStates,
+    /// The shortest survivor is the source, not the longest (R5c). Costs nothing that is acknowledged, so it is no bug of its
+    /// own, but it is what makes up for others: planted along with [`Self::AcknowledgementsKeptAcrossEpochs`].
+    ShortestSurvivorAsSource,
 }
 
 impl PlantedBug {
-    /// All of them.
+    /// All that lose data.
     pub const ALL: [Self; 20] = [
         Self::PromiseNotPersisted,
         Self::CommitBeforeAllDurable,
@@ -75,19 +78,28 @@ impl PlantedBug {
     ];
 }
 
+/// One bit for each bug that is planted.
 #[cfg(feature = "planted-bugs")]
-static PLANTED: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
+static PLANTED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
 /// Plants one bug in this process, instead of any other; `None` removes it.
 #[cfg(feature = "planted-bugs")]
 pub fn plant(bug: Option<PlantedBug>) {
-    PLANTED.store(bug.map_or(0, |bug| bug as u8), std::sync::atomic::Ordering::Relaxed);
+    plant_all(bug.as_slice());
+}
+
+/// Plants several bugs in this process, instead of any other: where one rule makes up for what another one forbids, only
+/// both together do harm.
+#[cfg(feature = "planted-bugs")]
+pub fn plant_all(bugs: &[PlantedBug]) {
+    let mask = bugs.iter().fold(0, |mask, bug| mask | 1 << *bug as u32);
+    PLANTED.store(mask, std::sync::atomic::Ordering::Relaxed);
 }
 
 /// Whether this bug is planted.
 #[cfg(feature = "planted-bugs")]
 pub fn is_planted(bug: PlantedBug) -> bool {
-    PLANTED.load(std::sync::atomic::Ordering::Relaxed) == bug as u8
+    PLANTED.load(std::sync::atomic::Ordering::Relaxed) & 1 << bug as u32 != 0
 }
 
 /// Whether this bug is planted: never, without the feature.

@@ -43,6 +43,7 @@ mod learning;
 mod output;
 mod reconcile;
 mod role;
+mod segments;
 mod starts;
 mod stream;
 mod view;
@@ -116,8 +117,11 @@ pub struct Replica {
     copying: Option<Copying>,
     /// A promise is being made durable.
     promising: bool,
-    /// The log is being cut to here.
+    /// The log is being brought to this end: cut, dropped, or continued by a whole segment.
     cutting: Option<LogPoint>,
+    /// The highest epoch of an active chain that this process was told to learn from: with a marker below it, this member
+    /// is a survivor of no active chain, now or later, unless it is reconciled again.
+    learned: Epoch,
     /// A marker is being made durable.
     marking: Option<Epoch>,
     early_stream: Option<EarlyStream>,
@@ -159,6 +163,7 @@ impl Replica {
             copying: None,
             promising: false,
             cutting: None,
+            learned: Epoch(0),
             marking: None,
             early_stream: None,
             last_stream: StreamId(0),
@@ -289,10 +294,14 @@ impl Replica {
             Input::Learn { request, epoch, chain, source } => self.learn(request, epoch, &chain, source, out),
             Input::Copied { request, copy, header, control } => self.copied(request, copy, header, control, out),
             Input::CopyEnded { copy, limit } => self.copy_ended(copy, limit, out),
+            Input::SegmentPart { copy, limit, at } => self.segment_part(copy, limit, at, out),
+            Input::SegmentReady { copy, limit, end } => self.segment_ready(copy, limit, end, out),
+            Input::CopyGone { copy, limit } => self.copy_gone(copy, limit, out),
             Input::CopyDisagreed { copy, limit } => self.copy_disagreed(copy, limit, out),
             Input::CopyFailed { copy, code } => self.copy_failed(copy, code, out),
             Input::PointRead { index, point } => self.point_read(index, point, out),
             Input::Truncated { state } => self.truncated(*state, out),
+            Input::CutRefused => self.cut_refused(out),
             Input::MarkerDurable { epoch } => self.marker_persisted(epoch, out),
             Input::Tick => self.tick(out),
         }

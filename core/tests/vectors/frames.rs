@@ -1,6 +1,10 @@
 //! `frames.json`: one frame of every message, and frames and heads to be refused.
 
 use minikafka_core::chain::ChainMember;
+use minikafka_core::chain::peer::{
+    Complaint, ComplaintReason, CopyOutcome, CopyPurpose, PeerBody, PeerMessage, SegmentCursor, SegmentItem,
+    SegmentPart,
+};
 use minikafka_core::control::ControlEntry;
 use minikafka_core::entry::EntryHeader;
 use minikafka_core::topic::{TopicConfig, TopicConfigChange, TopicState};
@@ -313,7 +317,7 @@ fn control() -> Vec<(Frame, Again)> {
 const MEMBER: ChainMember =
     ChainMember { node: NodeId(1), shard: ShardId(2), store: StoreId(3), incarnation: Incarnation(11) };
 
-/// What carries a chain from one epoch to the next. Learn has no api number yet: its heads stand in frames of seal.
+/// What carries a chain from one epoch to the next.
 fn change() -> Vec<(Frame, Again)> {
     let range = RANGE.range;
     let end = LogPoint { index: LogIndex(17), hash: RunningHash(0x0102_0304_0506_0708) };
@@ -347,8 +351,90 @@ fn change() -> Vec<(Frame, Again)> {
     vec![
         frame("reconcile", ask(Api::Reconcile), &reconcile, 0, reconcile_fields),
         frame("ranges_reply", answer(Api::Reconcile, None), &outcomes, 0, outcomes_fields),
-        frame("learn", ask(Api::Seal), &learn, 0, learn_fields),
-        frame("learn_reply", answer(Api::Seal, None), &learned, 0, learned_fields),
+        frame("learn", ask(Api::Learn), &learn, 0, learn_fields),
+        frame("learn_reply", answer(Api::Learn, None), &learned, 0, learned_fields),
+    ]
+}
+
+/// A message from a member of a chain to another.
+fn say(name: &str, body: PeerBody<RunBytes>, fields: Value) -> (Frame, Again) {
+    let message = PeerMessage { range: RANGE, epoch: Epoch(6), body };
+    let mut all = json!({"range": {"ring": 1, "range": 209}, "epoch": 6});
+    for (field, value) in fields.as_object().expect("fields") {
+        all[field] = value.clone();
+    }
+    let bulk_bytes = message.bulk_bytes();
+    frame(name, ask(Api::Peer), &message, bulk_bytes, all)
+}
+
+fn point() -> (LogPoint, Value) {
+    let hash = 0x0102_0304_0506_0708;
+    (LogPoint { index: LogIndex(17), hash: RunningHash(hash) }, json!({"index": 17, "hash": hash}))
+}
+
+/// Two members next to each other.
+fn neighbours() -> ([ChainMember; 2], [Value; 2]) {
+    let fields = |node: u32| json!({"node": node, "shard": 2, "store": 3, "incarnation": 11});
+    ([MEMBER, ChainMember { node: NodeId(2), ..MEMBER }], [fields(1), fields(2)])
+}
+
+/// What members of a chain say to each other on their streams, and complain about.
+fn peers() -> Vec<(Frame, Again)> {
+    let (end, end_fields) = point();
+    let ([from, to], [from_fields, to_fields]) = neighbours();
+    let (stream, index) = (StreamId(4), LogIndex(18));
+    let complaint = |reason| Complaint { range: RANGE, epoch: Epoch(6), by: NodeId(1), about: NodeId(2), reason };
+    let reasons =
+        [ComplaintReason::LinkLost, ComplaintReason::Stalled, ComplaintReason::Silent, ComplaintReason::WriteFailed];
+    let complain = ComplainRequest { complaints: reasons.map(complaint).into() };
+    let open = PeerBody::OpenStream { stream, from, to };
+    let open_fields = json!({"kind": 1, "stream": 4, "from": from_fields, "to": to_fields});
+    let opened = PeerBody::StreamOpened { stream, end };
+    let entries = PeerBody::Entries { stream, committed: index, entries: vec![160, 1_040] };
+    let entries_fields = json!({"kind": 4, "stream": 4, "committed": 18, "runs": [160, 1_040]});
+    let refused = PeerBody::StreamRefused { stream, code: ErrorCode::Stale };
+    let word = |kind: u8| json!({"kind": kind, "stream": 4, "index": 18});
+    vec![
+        say("peer_open_stream", open, open_fields),
+        say("peer_stream_opened", opened, json!({"kind": 2, "stream": 4, "end": end_fields})),
+        say("peer_stream_refused", refused, json!({"kind": 3, "stream": 4, "code": 2})),
+        say("peer_entries", entries, entries_fields),
+        say("peer_committed", PeerBody::Committed { stream, index }, word(5)),
+        say("peer_acknowledged", PeerBody::Acknowledged { stream, index }, word(6)),
+        frame("complain", ask(Api::Complain), &complain, 0, json!({"reasons": [1, 2, 3, 4]})),
+    ]
+}
+
+/// What who lacks entries asks a source, and is answered.
+fn copies() -> Vec<(Frame, Again)> {
+    let (point, point_fields) = point();
+    let ([from, to], [from_fields, to_fields]) = neighbours();
+    let (copy, index) = (CopyId(6), LogIndex(18));
+    let reply = |outcome| PeerBody::CopyReply { copy, outcome };
+    let limited = |kind: u8| json!({"kind": kind, "copy": 6, "limit": 18});
+    let cursor = SegmentCursor { end: index, at: point, snapshot_bytes: 40 };
+    let cursor_fields = json!({"end": 18, "at": point_fields, "snapshot_bytes": 40});
+    let request =
+        |purpose, segment| PeerBody::CopyRequest { copy, from, to, purpose, after: point, until: index, segment };
+    let request_fields = |purpose: u8, segment: Value| {
+        json!({"kind": 7, "copy": 6, "from": from_fields, "to": to_fields, "purpose": purpose,
+            "after": point_fields, "until": 18, "segment": segment})
+    };
+    let agreed = CopyOutcome::Agreed { limit: index, entries: vec![272] };
+    let snapshot = SegmentItem::Snapshot { total: 90, bytes: 50 };
+    let items = vec![SegmentItem::Entries(272), SegmentItem::Freed(point), snapshot];
+    let part = SegmentPart { start: point, end: point, at: point, items };
+    let part_fields = json!({"kind": 11, "copy": 6, "limit": 18, "start": point_fields, "end": point_fields,
+        "at": point_fields, "items": [{"entries": 272}, {"freed": point_fields}, {"snapshot": 90, "bytes": 50}]});
+    let refused = CopyOutcome::Refused { code: ErrorCode::DataDamaged };
+    vec![
+        say("peer_copy_request_learn", request(CopyPurpose::Learn, Some(cursor)), request_fields(1, cursor_fields)),
+        say("peer_copy_request_reconcile", request(CopyPurpose::Reconcile, None), request_fields(2, Value::Null)),
+        say("peer_copy_agreed", reply(agreed), json!({"kind": 8, "copy": 6, "limit": 18, "runs": [272]})),
+        say("peer_copy_disagreed", reply(CopyOutcome::Disagreed { limit: index }), limited(9)),
+        say("peer_copy_refused", reply(refused), json!({"kind": 10, "copy": 6, "code": 140})),
+        say("peer_copy_segment", reply(CopyOutcome::Segment { limit: index, part }), part_fields),
+        say("peer_copy_gone", reply(CopyOutcome::Gone { limit: index }), limited(12)),
     ]
 }
 
@@ -388,6 +474,18 @@ fn malformed_heads(frames: &[Frame]) -> Vec<MalformedHead> {
         spoiled("an unknown offset query", "list_offsets", "field", &|head| head[30] = 3),
         spoiled("produce flags", "produce", "field", &|head| head[12] = 1),
         spoiled("no entry header", "produce", "field", &|head| head[16..20].fill(0)),
+        spoiled("an unknown item of a segment", "peer_copy_segment", "field", &|head| {
+            let items = head.len() - (1 + 4) - (1 + 16) - (1 + 8 + 4);
+            head[items] = 4;
+        }),
+        spoiled("an unknown kind of peer message", "peer_entries", "field", &|head| head[0] = 13),
+        spoiled("a run that is shorter than an entry", "peer_entries", "field", &|head| head[35] = 16),
+        spoiled("a run of 4 GiB", "peer_entries", "field", &|head| {
+            head[35..39].copy_from_slice(&[0xf0, 255, 255, 255])
+        }),
+        spoiled("a refusal without a reason", "peer_stream_refused", "field", &|head| head[23..25].fill(0)),
+        spoiled("an unknown purpose of a copy", "peer_copy_request_learn", "field", &|head| head[67] = 3),
+        spoiled("an unknown reason to complain", "complain", "field", &|head| head[26] = 5),
     ]
 }
 
@@ -417,7 +515,7 @@ fn read_frame(bytes: &[u8]) -> Result<FrameHeader, FrameError> {
 #[test]
 fn frames() {
     let (frames, agains): (Vec<_>, Vec<_>) =
-        [opening(), data(crate::entries::produced()), deletion(), directory(), control(), change()]
+        [opening(), data(crate::entries::produced()), deletion(), directory(), control(), change(), peers(), copies()]
             .into_iter()
             .flatten()
             .unzip();

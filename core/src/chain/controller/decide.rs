@@ -87,7 +87,11 @@ pub(super) fn decide_next(
     let rank = |(member, report): &&&Sealed<'_>| {
         (report.last_epoch, report.end.index, !terms.bad_sources.contains(&member.node))
     };
-    let Some((source, best)) = survivors.iter().rev().max_by_key(rank) else {
+    let best = match is_planted(PlantedBug::ShortestSurvivorAsSource) {
+        true => survivors.iter().min_by_key(rank),
+        false => survivors.iter().rev().max_by_key(rank),
+    };
+    let Some((source, best)) = best else {
         return Err(no_survivor(sealed, active));
     };
     if let Some((ahead, _)) = sealed.iter().find(|(_, report)| report.last_epoch > active.epoch) {

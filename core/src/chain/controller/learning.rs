@@ -113,7 +113,11 @@ impl ChunkController {
                 let held = held.get_or_insert_with(|| places_held(chunk));
                 add_learners(&view, active, state, &mut seats, at, wanted, held);
             }
-            state.return_at_ms = if wanted > 0 { state.suspicions.next_return_ms(now_ms) } else { None };
+            if state.return_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+                state.look_again(now_ms);
+            }
+            let waits = wanted > 0 || view.wish.is_some();
+            state.return_at_ms = if waits { state.suspicions.next_return_ms(now_ms) } else { None };
             ask(&view, active, state, range, outbox);
         }
     }

@@ -29,6 +29,10 @@ impl Search {
         (self.low, self.hash) = (point.index, Some(point.hash));
     }
 
+    const fn unknown_at(&mut self, index: LogIndex) {
+        (self.low, self.hash) = (index, None);
+    }
+
     /// The index to compare next; none: found.
     fn middle(self) -> Option<LogIndex> {
         let between = self.high.0.saturating_sub(self.low.0);
@@ -57,8 +61,19 @@ impl Replica {
         }
         match search.hash {
             Some(hash) => self.cut_at(LogPoint { index: search.low, hash }, out),
-            None => self.give_up_copy(ErrorCode::RangeFailed, out),
+            None => self.start_over(ErrorCode::RangeFailed, out),
         }
+    }
+
+    /// The source freed the point that was asked about: it was committed, and the logs may agree there. The search goes on
+    /// above it; found there, the point of agreement proves that they do.
+    pub(super) fn unknown_at(&mut self, index: LogIndex, out: &mut Vec<Output>) {
+        let Some(copying) = &mut self.copying else { return };
+        if let Some(search) = &mut copying.search {
+            search.unknown_at(index);
+        }
+        copying.step = Step::Due;
+        self.advance_copy(out);
     }
 
     /// Compares the own point at `index`, which may have to be read first.
@@ -81,15 +96,11 @@ impl Replica {
     /// While searching, the source is asked about the point; otherwise it is to be the decided end.
     fn compare(&mut self, index: LogIndex, point: Option<LogPoint>, out: &mut Vec<Output>) {
         let Some(copying) = &mut self.copying else { return };
-        match (&mut copying.search, point) {
+        match (copying.search, point) {
             (None, Some(point)) if Some(point) == self.decided => self.cut_at(point, out),
             (None, _) => self.disagrees_at(index, out),
             (Some(_), Some(point)) => self.ask(point, index, out),
-            (Some(search), None) => {
-                (search.low, search.hash) = (index, None);
-                copying.step = Step::Due;
-                self.advance_copy(out);
-            }
+            (Some(_), None) => self.unknown_at(index, out),
         }
     }
 

@@ -9,6 +9,8 @@
 //!   └─ the decided end is reached: marker
 //! ```
 //!
+//! What the source freed in part comes as whole segments (`segments`).
+//!
 //! What is copied follows by index and running hash, so it does not matter how far a source can be trusted. Absent: how
 //! many bytes a reply has, and reading them, which are the interpreter's.
 
@@ -57,8 +59,10 @@ pub(super) struct Copying {
     pub copy: CopyId,
     pub step: Step,
     pub search: Option<Search>,
+    /// A sealed segment that is not in the log yet is whole up to here.
+    pub ahead: LogIndex,
     /// The next request for entries waits until the log is durable up to here, so that replies do not pile up.
-    durable_first: LogIndex,
+    pub durable_first: LogIndex,
 }
 
 impl Copying {
@@ -73,12 +77,13 @@ impl Copying {
             copy: CopyId(0),
             step: Step::Due,
             search: None,
+            ahead: LogIndex(0),
             durable_first: LogIndex(0),
         }
     }
 
     /// The point asked about, if this is the answer to the newest request.
-    fn asked(&self, copy: CopyId) -> Option<LogPoint> {
+    pub fn asked(&self, copy: CopyId) -> Option<LogPoint> {
         match self.step {
             Step::Asked { after, .. } if self.copy == copy => Some(after),
             _ => None,
@@ -86,7 +91,7 @@ impl Copying {
     }
 
     /// This attempt failed: the source is asked again from the beginning, a little later.
-    fn rest(&mut self, error: Option<ErrorCode>) {
+    pub fn rest(&mut self, error: Option<ErrorCode>) {
         self.error = error.or(self.error);
         self.search = None;
         self.step = Step::Resting { ticks: PEER_RETRY_TICKS };
@@ -97,7 +102,8 @@ impl Replica {
     /// How far the own log is known to agree with the source's.
     pub(super) fn agreed_end(&self) -> LogIndex {
         let search = self.copying.as_ref().and_then(|copying| copying.search);
-        search.map_or(self.state.end().index, |search| search.agreed())
+        let ahead = self.copying.as_ref().map_or(LogIndex(0), |copying| copying.ahead);
+        search.map_or(self.state.end().index.max(ahead), |search| search.agreed())
     }
 
     /// Does what can be done now.

@@ -110,6 +110,9 @@ impl Replica {
         if self.damaged {
             return self.refuse_stream(request, ErrorCode::RangeFailed, out);
         }
+        if let Some(epoch) = active.overtaken_by {
+            return out.push(Output::RefuseStream { epoch, stream, to: from, code: ErrorCode::Stale });
+        }
         // The newest wins; an older one that comes late is over already.
         if upstream.accept(stream) {
             out.push(Output::AcceptStream { epoch, stream, to: from, end });

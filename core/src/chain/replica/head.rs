@@ -20,7 +20,9 @@ impl Replica {
             Standing::Failed => Err(refused(ErrorCode::RangeFailed, self.promised)),
             Standing::Active(active) if !active.is_head() => Err(refused(ErrorCode::NotOwner, self.promised)),
             Standing::Active(_) if self.damaged => Err(refused(ErrorCode::RangeFailed, self.promised)),
-            Standing::Active(active) if active.epoch() == believed => Ok(active.epoch()),
+            Standing::Active(active) if active.epoch() == believed && active.overtaken_by.is_none() => {
+                Ok(active.epoch())
+            }
             _ => Err(refused(ErrorCode::Stale, self.promised)),
         }
     }

@@ -158,6 +158,31 @@ pub enum Input {
         /// How far the source would go.
         limit: LogIndex,
     },
+    /// A part of a sealed segment came and is kept; there is more to come.
+    SegmentPart {
+        /// To which request.
+        copy: CopyId,
+        /// How far the source would go.
+        limit: LogIndex,
+        /// The segment is whole up to here.
+        at: LogIndex,
+    },
+    /// All of a sealed segment came.
+    SegmentReady {
+        /// To which request.
+        copy: CopyId,
+        /// How far the source would go.
+        limit: LogIndex,
+        /// Where the log would end with it.
+        end: LogPoint,
+    },
+    /// What the source was asked about, or what comes behind it, was freed there.
+    CopyGone {
+        /// To which request.
+        copy: CopyId,
+        /// How far the source would go.
+        limit: LogIndex,
+    },
     /// The logs differ at or below the point asked about.
     CopyDisagreed {
         /// To which request.
@@ -179,11 +204,13 @@ pub enum Input {
         /// The point.
         point: Option<LogPoint>,
     },
-    /// The log was cut as asked; `state` is the fold of what is left.
+    /// The log was cut as asked, or dropped, or has the segment; `state` is the fold of what there is now.
     Truncated {
         /// The fold.
         state: Box<RangeState>,
     },
+    /// The log could not be cut as asked, and is as it was.
+    CutRefused,
     /// The marker asked for is durable.
     MarkerDurable {
         /// Which.

@@ -29,6 +29,7 @@ impl Replica {
             self.stop_tracking();
         }
         self.standing = Standing::Learning(epoch);
+        self.learned = self.learned.max(epoch);
         match self.copying.as_mut().filter(|copying| copying.source == Some(source)) {
             Some(copying) => copying.epoch = epoch,
             None => self.copying = Some(Copying::new(Some(source), epoch, CopyPurpose::Learn, LEARN_UNTIL)),

@@ -98,7 +98,7 @@ pub enum Output {
     },
     /// Tell who opened a stream that it is not taken, or over.
     RefuseStream {
-        /// What this member promised.
+        /// The highest that this member, or one behind it, is known to have promised.
         epoch: Epoch,
         /// Which.
         stream: StreamId,
@@ -136,6 +136,10 @@ pub enum Output {
         /// Up to here at most; `after.index`: only compare.
         until: LogIndex,
     },
+    /// Put the segment that was announced by [`Input::SegmentReady`] behind the log, durably, then say [`Input::Truncated`].
+    InstallSegment,
+    /// Drop the whole log, durably, then say [`Input::Truncated`].
+    StartOver,
     /// Read a point of the own log, then say [`Input::PointRead`].
     ReadPoint {
         /// Its index.

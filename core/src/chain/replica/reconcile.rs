@@ -83,7 +83,7 @@ impl Replica {
         self.report_seal_if_due(out);
     }
 
-    /// The log was cut; what waited for that goes on.
+    /// The log was cut, dropped, or has another segment; what waited for that goes on.
     pub(super) fn truncated(&mut self, state: RangeState, out: &mut Vec<Output>) {
         let Some(wanted) = self.cutting.take() else { return };
         let end = state.end();
@@ -93,6 +93,9 @@ impl Replica {
         let kept = self.uncommitted.iter().rev().filter_map(|entry| Some((entry.partition?, entry.base_offset)));
         self.uncommitted_from = kept.collect();
         self.uncommitted_starts.truncated(end.index);
+        if let Some(copying) = &mut self.copying {
+            copying.ahead = LogIndex(0);
+        }
         self.report_seal_if_due(out);
         if end != wanted {
             return self.give_up_copy(ErrorCode::RangeFailed, out);

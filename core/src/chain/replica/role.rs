@@ -36,6 +36,8 @@ pub struct Active {
     pub(super) upstream: Option<Upstream>,
     /// None: this member is the tail.
     pub(super) downstream: Option<Downstream>,
+    /// A higher epoch that somebody behind promised: in this one nothing will be committed any more.
+    pub(super) overtaken_by: Option<Epoch>,
 }
 
 impl Active {
@@ -48,6 +50,7 @@ impl Active {
             epoch,
             upstream: predecessor.map(|predecessor| Upstream::new(*predecessor, start)),
             downstream: successor.map(|successor| Downstream::new(*successor, behind_successor, start)),
+            overtaken_by: None,
         }
     }
 

@@ -12,6 +12,7 @@ use super::{Output, Replica};
 use crate::chain::ChainMember;
 use crate::chain::peer::{Complaint, ComplaintReason};
 use crate::chain::planted::{PlantedBug, is_planted};
+use crate::error_code::ErrorCode;
 use crate::ids::*;
 use crate::limits::{HEARTBEAT_TICKS, LINK_LOST_TICKS, PEER_RETRY_TICKS, SILENCE_TICKS_MAX, STALL_TICKS_MAX};
 
@@ -208,6 +209,7 @@ impl Replica {
     pub(super) fn open_stream(&mut self, out: &mut Vec<Output>) {
         let stream = StreamId(self.last_stream.0 + 1);
         if let Standing::Active(active) = &mut self.standing
+            && active.overtaken_by.is_none()
             && let (epoch, Some(downstream)) = (active.epoch(), &mut active.downstream)
         {
             downstream.open(epoch, stream, out);
@@ -247,15 +249,31 @@ impl Replica {
         out.push(Output::StreamFrom { epoch, stream, to, after: end.index });
     }
 
-    /// The successor does not take the stream, or not any more. It may have promised a higher epoch.
+    /// The successor does not take the stream, or not any more. `epoch` is the highest that anybody behind promised.
     pub(super) fn stream_refused(&mut self, epoch: Epoch, stream: StreamId, out: &mut Vec<Output>) {
         let Standing::Active(active) = &mut self.standing else { return };
-        let is_same_epoch = active.epoch() == epoch;
-        if let Some(downstream) = active.downstream.as_mut().filter(|downstream| downstream.stream == stream) {
-            if is_same_epoch {
-                downstream.quiet_ticks = 0;
-            }
-            downstream.close(out);
+        let own = active.epoch();
+        let Some(downstream) = active.downstream.as_mut().filter(|downstream| downstream.stream == stream) else {
+            return;
+        };
+        if epoch == own {
+            downstream.quiet_ticks = 0;
+        }
+        downstream.close(out);
+        if epoch > own {
+            self.overtaken(epoch, out);
+        }
+    }
+
+    /// R3: nothing is committed in this epoch any more, so nobody shall wait for it; those before are told, too.
+    fn overtaken(&mut self, epoch: Epoch, out: &mut Vec<Output>) {
+        self.refuse_waiting(ErrorCode::Stale, out);
+        let Standing::Active(active) = &mut self.standing else { return };
+        active.overtaken_by = active.overtaken_by.max(Some(epoch));
+        if let Some(upstream) = &mut active.upstream
+            && let Some(stream) = upstream.stream.take()
+        {
+            out.push(Output::RefuseStream { epoch, stream, to: upstream.predecessor, code: ErrorCode::Stale });
         }
     }
 

@@ -4,6 +4,7 @@ mod alone;
 mod chain;
 mod change;
 mod learning;
+mod segments;
 mod world;
 
 use super::change::DONE;

@@ -234,6 +234,18 @@ fn a_wish_moves_a_range_in_one_change_after_everybody_learned() {
 }
 
 #[test]
+fn a_wished_node_that_stays_out_for_a_while_is_asked_again() {
+    let mut world = three(4, 1);
+    let spare = (1..=4).find(|node| !nodes(&world, 0).contains(node)).expect("one of four");
+    let wish: Vec<NodeId> = nodes(&world, 0)[..2].iter().copied().chain([spare]).map(NodeId).collect();
+    world.input(0, Input::Desired { range: RangeId(0), nodes: Some(wish.clone()) });
+    settle_without(&mut world, spare, limits::PROGRESS_SILENCE_MS + 1_000);
+    assert!(!nodes(&world, 0).contains(&spare), "it did not answer");
+    world.settle(2 * limits::EJECT_MS_MIN);
+    assert_eq!(nodes(&world, 0), wish.iter().map(|node| node.0).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_member_that_copies_for_long_is_not_given_up_and_one_that_stands_still_is() {
     let mut world = three(3, 1);
     for _ in 0..200 {

@@ -346,6 +346,39 @@ fn who_is_next_to_the_culprit_complains_first() {
     assert_eq!(out, [Output::Committed { index: LogIndex(1) }, told], "it travels on");
 }
 
+#[test]
+fn a_higher_promise_behind_ends_the_waiting_of_everybody_before() {
+    let ([mut head, mut middle, tail], [at_head, at_middle, _]) = activated();
+    let (stream, lower) = (opened(&at_head), opened(&at_middle));
+    request_stream(&mut middle, head.me(), stream);
+    head.step(Input::StreamOpened { epoch: E1, stream, end: LogPoint::START });
+    middle.step(Input::StreamOpened { epoch: E1, stream: lower, end: LogPoint::START });
+    head.open_partition(1);
+    let waiting = RequestId(head.requests);
+    let (refused, code) = (Epoch(7), ErrorCode::Stale);
+    let out = middle.step(Input::StreamRefused { epoch: refused, stream: lower, code });
+    assert_eq!(out, [Output::StopStream, Output::RefuseStream { epoch: refused, stream, to: head.me(), code }]);
+    let out = head.step(Input::StreamRefused { epoch: refused, stream, code });
+    let answer = Answer::Refused { code, epoch: E1 };
+    assert_eq!(out, [Output::StopStream, Output::Answer { request: waiting, answer }]);
+    let (request, out) = head.produce(1, 0);
+    assert_eq!(out, [Output::Answer { request, answer }], "nothing is taken that cannot be committed");
+    for member in [&mut head, &mut middle] {
+        let out = ticks(member, 4 * PEER_RETRY_TICKS);
+        assert!(!out.iter().any(|output| matches!(output, Output::OpenStream { .. })), "no stream would be taken");
+    }
+    let again = StreamId(stream.0 + 1);
+    let out = request_stream(&mut middle, head.me(), again);
+    assert_eq!(
+        out,
+        [Output::RefuseStream { epoch: refused, stream: again, to: head.me(), code }],
+        "a lost word is said again"
+    );
+    head.durable(1);
+    assert_eq!(head.seal(7).error, None, "it can be taken in again");
+    assert_eq!(tail.replica.promised, E1);
+}
+
 /// A member behind the head holds two moves of a log start, and the next epoch begins between them.
 #[test]
 fn a_truncation_takes_a_log_start_back_and_the_one_before_it_is_certain_then() {

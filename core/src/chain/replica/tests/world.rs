@@ -259,7 +259,7 @@ impl World {
             PeerBody::Acknowledged { stream, index } => {
                 self.input(to, Input::SuccessorAcknowledged { epoch, stream, index });
             }
-            PeerBody::CopyRequest { copy, from: asker, to: meant, purpose, after, until } => {
+            PeerBody::CopyRequest { copy, from: asker, to: meant, purpose, after, until, .. } => {
                 let outcome = self.nodes[to].copy(meant, epoch, purpose, after, until, &mut self.random);
                 self.say(to, &asker, epoch, PeerBody::CopyReply { copy, outcome });
             }
@@ -279,6 +279,7 @@ impl World {
             }
             CopyOutcome::Disagreed { limit } => self.input(at, Input::CopyDisagreed { copy, limit }),
             CopyOutcome::Refused { code } => self.input(at, Input::CopyFailed { copy, code }),
+            CopyOutcome::Segment { .. } | CopyOutcome::Gone { .. } => unreachable!("nothing is freed in this world"),
         }
     }
 
@@ -315,6 +316,7 @@ impl World {
             Output::PersistMarker { epoch } => self.nodes[at].disk.push_back(DiskOp::Marker(epoch)),
             Output::Truncate { end } => self.nodes[at].disk.push_back(DiskOp::Truncate(end)),
             Output::ReadPoint { index } => self.nodes[at].disk.push_back(DiskOp::Read(index)),
+            Output::InstallSegment | Output::StartOver => unreachable!("nothing is freed in this world"),
             Output::OpenStream { epoch, stream, to } => {
                 self.say(at, &to, epoch, PeerBody::OpenStream { stream, from: me, to });
             }
@@ -329,7 +331,7 @@ impl World {
             }
             Output::StopStream => self.nodes[at].sending = None,
             Output::RequestCopy { epoch, copy, purpose, source, after, until } => {
-                let body = PeerBody::CopyRequest { copy, from: me, to: source, purpose, after, until };
+                let body = PeerBody::CopyRequest { copy, from: me, to: source, purpose, after, until, segment: None };
                 match self.place(&source) {
                     Some(_) => self.say(at, &source, epoch, body),
                     None => self.nodes[at].disk.push_back(DiskOp::Lost(source)),
