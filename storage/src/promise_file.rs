@@ -143,6 +143,11 @@ impl<D: Disk> PromiseFile<D> {
         Ok(all)
     }
 
+    /// Whether a write failed: nothing more is promised until the next start.
+    pub fn has_failed(&self) -> bool {
+        self.inner.state.borrow().failure.is_some()
+    }
+
     /// What is durable for a range.
     pub fn get(&self, range: RangeKey) -> Option<Promise> {
         self.inner.state.borrow().durable.get(&range).copied()

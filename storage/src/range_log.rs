@@ -13,6 +13,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
+use minikafka_core::chain::peer::{SegmentCursor, SegmentPart};
 use minikafka_core::entry::EntryHeader;
 use minikafka_core::{Epoch, LogIndex, LogPoint, Offset, PartitionKey, RangeKey, Timestamp};
 
@@ -25,7 +26,9 @@ mod append;
 mod checkpoint;
 mod cut;
 mod freeing;
+mod install;
 mod locate;
+mod offer;
 mod read;
 mod read_ahead;
 mod recovery;
@@ -33,10 +36,12 @@ mod retain;
 mod roll;
 mod runs;
 mod scan;
+mod start_over;
 mod state;
 mod truncate;
 
 pub use freeing::{Freed, LogUsage};
+pub use install::{InstallError, SegmentCopy};
 pub use read::Reader;
 pub use retain::RetentionPolicy;
 use state::Inner;
@@ -330,6 +335,46 @@ impl<D: Disk> RangeLog<D> {
     /// appended meanwhile. Refused below a sealed segment (those are committed) and where the hash differs.
     pub async fn truncate_to(&self, point: LogPoint, visitor: &mut impl RecoveryVisitor) -> Result<(), LogError> {
         self.inner.truncate_to(point, visitor).await
+    }
+
+    /// Drops everything this log has, durably, newest first; it goes on as one that is empty and has no marker. Nothing may
+    /// be appended meanwhile. For who copies the range anew and on whose log nobody counts.
+    pub async fn start_over(&self) -> Result<(), LogError> {
+        self.inner.start_over().await
+    }
+
+    /// Whether a sealed segment can be put behind what this log has: then all of that is sealed, or there is nothing.
+    pub fn takes_segments(&self) -> bool {
+        self.inner.state.borrow().takes_segments()
+    }
+
+    /// A part of what is behind `after` in the sealed segment where that is, or of the log's first segment when `after` is the
+    /// very beginning; freed runs in it are items of their own. `None`: no sealed segment that ends at or below `up_to` has
+    /// it, or this log has another entry at `after`, or freed it. About `bytes_max` bytes.
+    pub async fn offer_segment(
+        &self,
+        after: LogPoint,
+        cursor: SegmentCursor,
+        up_to: LogIndex,
+        bytes_max: usize,
+    ) -> Result<Option<SegmentPart<SharedSlice>>, ReadError> {
+        self.inner.offer_segment(after, cursor, up_to, bytes_max).await
+    }
+
+    /// Begins to copy a sealed segment, or the rest of one, from `start`, where this log ends unless it is empty, to `end`.
+    pub async fn begin_segment(&self, start: LogPoint, end: LogPoint) -> Result<SegmentCopy<D>, LogError> {
+        self.inner.begin_segment(start, end).await
+    }
+
+    /// Puts a complete copy behind the log, durably and at once, as a sealed segment whose state is `snapshot`, and last entry
+    /// of this epoch and time. Nothing may be appended meanwhile. Listeners are not called.
+    pub async fn install(
+        &self,
+        copy: SegmentCopy<D>,
+        snapshot: Vec<u8>,
+        last: (Epoch, Timestamp),
+    ) -> Result<(), LogError> {
+        self.inner.install(copy, snapshot, last).await
     }
 
     /// Makes the marker durable by an empty flush. `false`: there is no file to hold it, the promise file must.

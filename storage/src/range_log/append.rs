@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use minikafka_core::entry::{ENTRY_HEADER_BYTES, EntryHeader};
+use minikafka_core::entry::{ENTRY_ALIGNMENT, ENTRY_HEADER_BYTES, EntryHeader};
 use minikafka_core::{FlushNumber, LogIndex, LogPoint};
 
 use super::state::{Inner, RecentFlush, SPACE_RETRY, State};
@@ -396,6 +396,30 @@ impl<D: Disk> BodyBuffer<D> {
         let mut buffer = disk.allocate((FIRST_BODY_AT + body_bytes).next_multiple_of(BLOCK_BYTES));
         buffer.as_mut()[FIRST_BODY_AT + body_bytes..].fill(0);
         Self { buffer, body_bytes }
+    }
+
+    /// Room for a whole entry of `entry_bytes` (header, body, padding), behind room for a flush header.
+    pub fn for_entry(disk: &D, entry_bytes: usize) -> Self {
+        assert!(entry_bytes >= ENTRY_HEADER_BYTES, "an entry has a header");
+        Self::new(disk, (entry_bytes - ENTRY_HEADER_BYTES) as u32)
+    }
+
+    /// The whole entry that the buffer has room for.
+    pub fn entry(&self) -> &[u8] {
+        &self.buffer.as_ref()[FLUSH_HEADER_BYTES..FIRST_BODY_AT + self.body_bytes]
+    }
+
+    /// The whole entry, to be received into.
+    pub fn entry_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer.as_mut()[FLUSH_HEADER_BYTES..FIRST_BODY_AT + self.body_bytes]
+    }
+
+    /// The buffer of an entry whose body has `body_bytes`: what stands behind them is its padding, which is zero.
+    #[must_use]
+    pub fn holding(self, body_bytes: u32) -> Self {
+        let (room, body_bytes) = (self.body_bytes, body_bytes as usize);
+        assert_eq!(room, body_bytes.next_multiple_of(ENTRY_ALIGNMENT), "the entry fills the buffer");
+        Self { body_bytes, ..self }
     }
 
     /// Memory that a buffer for a body of `body_bytes` takes.

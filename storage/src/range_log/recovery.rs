@@ -232,7 +232,7 @@ async fn load_segment<D: Disk>(
 }
 
 /// What stands where a footer should be.
-enum Footer {
+pub(super) enum Footer {
     Good(Box<Trailer>, Vec<u8>),
     /// Nothing, or what a crash left of one.
     None,
@@ -241,7 +241,7 @@ enum Footer {
 }
 
 /// The footer of a file. A torn trailer has its first sector or has it not; the body is durable before.
-async fn read_footer<D: Disk>(disk: &D, file: &SegmentFile<D>) -> Result<Footer, DiskError> {
+pub(super) async fn read_footer<D: Disk>(disk: &D, file: &SegmentFile<D>) -> Result<Footer, DiskError> {
     let block = BLOCK_BYTES as u64;
     let file_bytes = file.size(disk).await?;
     if file_bytes < block || !file_bytes.is_multiple_of(block) {

@@ -149,7 +149,7 @@ impl<D: Disk> Inner<D> {
         }
     }
 
-    async fn write_footer(&self, footer: &PreparedFooter<D>) -> Result<(), LogError> {
+    pub async fn write_footer(&self, footer: &PreparedFooter<D>) -> Result<(), LogError> {
         let disk = &self.storage.disk;
         let path = &footer.file.path;
         let file = footer.file.file(disk).await?;

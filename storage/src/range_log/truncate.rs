@@ -153,7 +153,7 @@ impl<D: Disk> Inner<D> {
     }
 
     /// Gives a file back that was prepared ahead; one that still waits for space stays a name without a file.
-    async fn give_back_prepared(&self, file: Rc<SegmentFile<D>>) -> Result<(), LogError> {
+    pub async fn give_back_prepared(&self, file: Rc<SegmentFile<D>>) -> Result<(), LogError> {
         if file.waits_for_space() {
             return Ok(());
         }
