@@ -13,7 +13,9 @@ use minikafka_core::coordination::{
 use minikafka_core::{Incarnation, ShardId};
 use minikafka_storage::Store;
 
+use crate::complaints::ComplaintBox;
 use crate::config::BrokerConfig;
+use crate::directory::DirectoryKeeper;
 use crate::error::BrokerError;
 use crate::owners::RangeOwners;
 use crate::shard_thread::{self, ShardThread};
@@ -32,6 +34,10 @@ impl Broker {
         let incarnation = Incarnation(rand::random());
         let config = Arc::new(config);
         let owners = RangeOwners::default();
+        let no_thread = |error: std::io::Error| BrokerError::Executor { shard: ShardId(0), reason: error.to_string() };
+        let keeper = DirectoryKeeper::start(coordinator.clone()).map_err(no_thread)?;
+        let secret = config.cluster_secret.clone();
+        let complaints = ComplaintBox::start(config.cluster, secret, keeper.directory.clone()).map_err(no_thread)?;
         let (ready, readies) = mpsc::channel();
         let (ended, endings) = ended::unbounded();
         let mut shards = Vec::new();
@@ -42,13 +48,16 @@ impl Broker {
                 store: store.store_id(),
                 incarnation,
                 owners: owners.clone(),
+                directory: keeper.directory.clone(),
+                complaints: complaints.clone(),
                 ready: ready.clone(),
                 ended: ended.clone(),
             };
             shards.push(ShardThread::spawn(start)?);
         }
         drop(ready);
-        let mut handle = BrokerHandle { shards, endings, addresses: Vec::new(), coordinator, _store: store };
+        let mut handle =
+            BrokerHandle { shards, endings, addresses: Vec::new(), coordinator, _keeper: keeper, _store: store };
         handle.addresses = match await_readies(&config, &readies) {
             Ok(addresses) => addresses,
             Err(error) => {
@@ -82,6 +91,8 @@ pub struct BrokerHandle {
     endings: ended::UnboundedReceiver<ShardId>,
     addresses: Vec<String>,
     coordinator: Arc<dyn Coordinator>,
+    /// Knows where the others are, for as long as it lives.
+    _keeper: DirectoryKeeper,
     /// Holds the lock of the data directory.
     _store: Store,
 }

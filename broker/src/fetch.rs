@@ -202,11 +202,15 @@ impl<D: Disk> Shard<D> {
                 fetched.error = Some(ErrorCode::DataDamaged);
                 (fetched, Vec::new())
             }
-            Err(error) => {
-                tracing::error!(range = %range.key(), partition = %wanted.partition, %error, "cannot read");
-                fetched.error = Some(read_error_code(&error));
-                (fetched, Vec::new())
-            }
+            Err(error) => match (error, self.look_up(wanted)) {
+                // Deleted while it was read: the log start is another one by now.
+                (ReadError::Dropped { .. } | ReadError::Freed { .. }, Err(refused)) => (refused, Vec::new()),
+                (error, _) => {
+                    tracing::error!(range = %range.key(), partition = %wanted.partition, %error, "cannot read");
+                    fetched.error = Some(read_error_code(&error));
+                    (fetched, Vec::new())
+                }
+            },
         }
     }
 

@@ -6,9 +6,11 @@
 
 mod broker;
 mod clock;
+mod complaints;
 mod config;
 mod control;
 mod delete_records;
+mod directory;
 mod error;
 mod fetch;
 mod metrics;
@@ -17,6 +19,7 @@ mod peers;
 mod produce;
 mod quota;
 mod range;
+mod receive;
 mod retention;
 mod service;
 mod shard;
@@ -28,6 +31,6 @@ pub use config::BrokerConfig;
 pub use error::BrokerError;
 pub use fetch::Fetched;
 pub use owners::RangeOwners;
-pub use peers::{NoPeers, Peers};
+pub use peers::{NoPeers, Peers, Room};
 pub use range::{Changed, Completion, PartitionOffsets, Range};
 pub use shard::{Shard, ShardSetup, TICK};

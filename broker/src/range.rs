@@ -12,6 +12,7 @@ mod inbox;
 mod pending;
 mod recovery;
 mod retention;
+mod segments;
 mod stream;
 
 use std::cell::{Cell, RefCell};
@@ -31,11 +32,12 @@ use minikafka_storage::{AppendError, Body, LogError, Promise, PromiseFile, Range
 use quanta::Instant;
 
 use crate::clock::Clock;
-use crate::peers::Peers;
+use crate::peers::{Peers, Room};
 use inbox::Inbox;
 pub use pending::{Changed, Completion};
 use pending::{Pending, PendingRequests};
 use retention::Upkeep;
+use segments::CopiedSegment;
 use stream::Outgoing;
 
 /// No control entry is longer.
@@ -99,6 +101,8 @@ pub struct Range<D: Disk> {
     inbox: Inbox,
     outgoing: Outgoing,
     copies_answered: Cell<usize>,
+    /// A sealed segment of a source that is not in the log yet.
+    copied_segment: RefCell<Option<CopiedSegment<D>>>,
 }
 
 impl<D: Disk> Range<D> {
@@ -289,6 +293,8 @@ impl<D: Disk> Range<D> {
             Output::PersistMarker { epoch } => self.persist_marker(epoch),
             Output::Truncate { end } => self.truncate(end),
             Output::ReadPoint { index } => self.read_point(index),
+            Output::InstallSegment => self.install_segment(),
+            Output::StartOver => self.start_over(),
             Output::StreamFrom { epoch, stream, to, after } => self.stream_from(epoch, stream, to, after),
             Output::StopStream => self.outgoing.stop(),
             Output::Complain(complaint) => self.shared.peers.complain(complaint),
@@ -311,11 +317,16 @@ impl<D: Disk> Range<D> {
             }
             Output::TellCommitted { epoch, stream, to, index } => (to, epoch, PeerBody::Committed { stream, index }),
             Output::RequestCopy { epoch, copy, purpose, source, after, until } => {
-                (source, epoch, PeerBody::CopyRequest { copy, from, to: source, purpose, after, until })
+                let segment = self.segment_cursor(after, until);
+                (source, epoch, PeerBody::CopyRequest { copy, from, to: source, purpose, after, until, segment })
             }
             output => unreachable!("carried out before: {output:?}"),
         };
         self.say(&to, epoch, body);
+    }
+
+    fn say_with(&self, to: &ChainMember, epoch: Epoch, body: PeerBody<SharedSlice>, room: Room) {
+        self.shared.peers.send_with(to, PeerMessage { range: self.key, epoch, body }, room);
     }
 
     fn say(&self, to: &ChainMember, epoch: Epoch, body: PeerBody<SharedSlice>) {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use glommio::{TaskQueueHandle, spawn_local_into};
 use minikafka_core::wire::{
-    ActivateRequest, Api, AppendControlRequest, DeleteRecordsRequest, FetchRequest, ListOffsetsRequest,
+    ActivateRequest, Api, AppendControlRequest, DeleteRecordsRequest, FetchRequest, LearnRequest, ListOffsetsRequest,
     ReconcileRequest, SealRequest, Wire,
 };
 use minikafka_core::{ErrorCode, limits};
@@ -78,13 +78,22 @@ impl<D: Disk> Service for ShardService<D> {
                 let (shard, message): (_, ActivateRequest) = (self.shard.clone(), request.message()?);
                 self.answer(self.changing, request.reply, async move { shard.activate(message).await });
             }
+            Api::Learn => {
+                let (shard, message): (_, LearnRequest) = (self.shard.clone(), request.message()?);
+                self.answer(self.changing, request.reply, async move { shard.learn(message).await });
+            }
+            Api::Peer => return self.peer(request).await,
             Api::AppendControl => {
                 let (shard, message): (_, AppendControlRequest) = (self.shard.clone(), request.message()?);
                 self.answer(self.changing, request.reply, async move { shard.append_control(message).await });
             }
-            Api::Hello | Api::Prove | Api::Resolve | Api::CreateTopic | Api::DeleteTopic | Api::AlterTopic => {
-                request.reply.fail(ErrorCode::Misdirected);
-            }
+            Api::Hello
+            | Api::Prove
+            | Api::Resolve
+            | Api::CreateTopic
+            | Api::DeleteTopic
+            | Api::AlterTopic
+            | Api::Complain => request.reply.fail(ErrorCode::Misdirected),
         }
         Ok(())
     }

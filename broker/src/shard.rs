@@ -72,6 +72,8 @@ pub struct Shard<D: Disk> {
     pub(crate) fetch_budget: ByteBudget,
     /// Memory of batches from receiving until they are answered.
     pub(crate) produce_budget: ByteBudget,
+    /// Memory of entries from other members, from receiving until they are appended.
+    pub(crate) peer_budget: ByteBudget,
     pub(crate) readers: Readers,
     /// How much may be produced per second.
     pub quotas: Quotas,
@@ -97,6 +99,7 @@ impl<D: Disk> Shard<D> {
             opened: Notify::default(),
             fetch_budget: ByteBudget::new(budget_bytes.max(u64::from(limits::FETCH_BYTES_MAX))),
             produce_budget: ByteBudget::new(budget_bytes.max(u64::from(limits::BATCH_BODY_BYTES_MAX))),
+            peer_budget: ByteBudget::new(limits::PEER_BUDGET_BYTES),
             readers: Readers::default(),
             quotas: Quotas::default(),
             metrics: ShardMetrics::default(),
@@ -125,6 +128,11 @@ impl<D: Disk> Shard<D> {
     /// Its clock.
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
+    }
+
+    /// Whether it can promise nothing more, because a durable write of its promises failed (R11): it must be started again.
+    pub fn has_failed(&self) -> bool {
+        self.shared.promises.has_failed()
     }
 
     /// A range, if it is open here.

@@ -15,16 +15,18 @@ use glommio::{
 };
 use minikafka_core::chain::ChainMember;
 use minikafka_core::{Incarnation, ShardId, StoreId};
-use minikafka_net::{ClusterSecret, Listener, Server, ServerConfig, ServerIdentity};
+use minikafka_net::{ClusterSecret, LinkConfig, Listener, Server, ServerConfig, ServerIdentity};
 use minikafka_storage::StorageConfig;
 use minikafka_storage::disk::dma::{DmaDisk, choose_durability};
 
 use crate::broker::DRAIN;
 use crate::clock::Clock;
+use crate::complaints::ComplaintBox;
 use crate::config::BrokerConfig;
+use crate::directory::Directory;
 use crate::error::BrokerError;
 use crate::owners::RangeOwners;
-use crate::peers::NoPeers;
+use crate::peers::tcp::TcpPeers;
 use crate::service::ShardService;
 use crate::shard::{Shard, ShardSetup, TICK};
 
@@ -45,6 +47,8 @@ pub(crate) struct Start {
     pub store: StoreId,
     pub incarnation: Incarnation,
     pub owners: RangeOwners,
+    pub directory: Arc<Directory>,
+    pub complaints: ComplaintBox,
     /// Told once: the port it listens on, or why it does not.
     pub ready: mpsc::Sender<Result<(ShardId, u16), BrokerError>>,
     /// Told when it ends.
@@ -126,6 +130,7 @@ async fn beat() {
 struct ShardRun {
     shard: Rc<Shard<DmaDisk>>,
     service: Rc<ShardService<DmaDisk>>,
+    peers: Rc<TcpPeers>,
     server: Server,
     ticking: glommio::Task<()>,
     retaining: glommio::Task<()>,
@@ -135,7 +140,7 @@ struct ShardRun {
 
 impl ShardRun {
     async fn start(start: Start) -> Result<Self, BrokerError> {
-        let Start { config, shard: id, store, incarnation, owners, .. } = start;
+        let Start { config, shard: id, store, incarnation, owners, directory, complaints, .. } = start;
         let failed = |reason: String| BrokerError::Executor { shard: id, reason };
         let durability = match config.durability {
             Some(durability) => durability,
@@ -150,6 +155,8 @@ impl ShardRun {
             pool_bytes_max: config.recycled_bytes_max,
             ..StorageConfig::default()
         };
+        let clock = Clock::new();
+        let peers = TcpPeers::new(link_config(&config), directory, complaints, clock.clone());
         let setup = ShardSetup {
             disk,
             data_dir: config.data_dir.clone(),
@@ -158,10 +165,11 @@ impl ShardRun {
             owners,
             storage,
             budget_bytes,
-            clock: Clock::new(),
-            peers: Rc::new(NoPeers),
+            clock,
+            peers: peers.clone(),
         };
         let shard = Shard::open(setup).await?;
+        spawn_local(peers.clone().tell_lost(Rc::downgrade(&shard))).detach();
         shard.quotas.set_per_connection(config.produce_quota_per_connection);
         let queue = |shares, latency, name: &str| executor().create_task_queue(Shares::Static(shares), latency, name);
         let service = Rc::new(ShardService {
@@ -179,7 +187,7 @@ impl ShardRun {
         let background = queue(RETENTION_SHARES, Latency::NotImportant, "retention");
         let retaining = spawn_local_into(retaining, background).map_err(|error| failed(error.to_string()))?;
         tracing::info!(shard = %id, %address, ?durability, "shard listens");
-        Ok(Self { shard, service, server, ticking, retaining, retention_stops })
+        Ok(Self { shard, service, peers, server, ticking, retaining, retention_stops })
     }
 
     async fn stop(self) -> Result<(), BrokerError> {
@@ -190,6 +198,7 @@ impl ShardRun {
             tracing::warn!(connections = report.cut_off, "cut connections off that were not done in time");
         }
         self.ticking.cancel().await;
+        self.peers.close();
         // What it began it finishes, so that no file is left open; a commit that does not come is not waited for.
         let late = async {
             sleep(DRAIN).await;
@@ -230,6 +239,16 @@ fn listen_address(config: &BrokerConfig, shard: ShardId) -> Result<SocketAddr, B
         base => base.checked_add(shard.0).ok_or_else(|| refused("the port is beyond 65535"))?,
     };
     Ok(SocketAddr::new(host, port))
+}
+
+fn link_config(config: &BrokerConfig) -> LinkConfig {
+    LinkConfig {
+        cluster: config.cluster,
+        secret: ClusterSecret::new(config.cluster_secret.clone()),
+        name: format!("minikafka broker {}", config.node),
+        nonce: Box::new(rand::random),
+        queue: executor().current_task_queue(),
+    }
 }
 
 fn server_config(config: &BrokerConfig, shard: ShardId) -> ServerConfig {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use minikafka_core::chain::controller::{
     Answer, CasOutcome, ChunkController, ControllerSettings, Destination, Input, Message, Output,
 };
+use minikafka_core::chain::peer::Complaint;
 use minikafka_core::coordination::{
     BrokerRecord, CoordinationError, KeyLife, KeyVersion, RangeRecord, RingChunk, path,
 };
@@ -32,10 +33,14 @@ type ChunkKey = (u16, u32);
 
 /// Refused control entries that wait to be told to the machines; more are dropped, because they come again.
 const REFUSALS_MAX: usize = 1024;
+/// Complaints that wait to be told to the machines; more are dropped, because they are hints.
+const COMPLAINTS_WAITING_MAX: usize = limits::COMPLAINTS_WAITING_MAX;
 
 /// Runs until dropped: when the election is lost, or the gateway stops.
 pub(crate) async fn run(shared: Arc<Shared>, writer: WriterId) {
     let (refusals, mut refused) = mpsc::channel(REFUSALS_MAX);
+    let (complaints, mut complained) = mpsc::channel(COMPLAINTS_WAITING_MAX);
+    shared.complaints.lock().unwrap_or_else(PoisonError::into_inner).replace(complaints);
     let mut map = shared.map.subscribe();
     let mut controller = Controller {
         shared,
@@ -56,6 +61,7 @@ pub(crate) async fn run(shared: Arc<Shared>, writer: WriterId) {
         tokio::select! {
             changed = map.changed() => if changed.is_err() { return },
             Some(done) = controller.tasks.join_next() => controller.task_done(done),
+            Some(complaint) = complained.recv() => controller.complained(complaint),
             Some(refusal) = refused.recv() => controller.control_refused(&refusal),
             () = tokio::time::sleep_until(due) => controller.tick(),
         }
@@ -74,6 +80,7 @@ enum Done {
 impl Drop for Controller {
     fn drop(&mut self) {
         self.shared.alerts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.shared.complaints.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
@@ -174,6 +181,13 @@ impl Controller {
     fn control_refused(&mut self, refusal: &ControlRefusal) {
         let key = (refusal.range.ring.0, refusal.range.range.0 / limits::RANGES_PER_CHUNK);
         self.step(key, Input::ControlRefused { range: refusal.range.range, epoch: refusal.epoch });
+    }
+
+    fn complained(&mut self, complaint: Complaint) {
+        let Complaint { range, epoch, by, about, reason } = complaint;
+        tracing::debug!(%range, %epoch, %by, %about, ?reason, "a member complains about its chain");
+        let key = (range.ring.0, range.range.0 / limits::RANGES_PER_CHUNK);
+        self.step(key, Input::Complaint(complaint));
     }
 
     fn tick(&mut self) {
@@ -310,15 +324,16 @@ async fn ask(shared: &Shared, broker: &BrokerRecord, shard: ShardId, message: &M
             Answer::Seal(links.call(broker, shard, Api::Seal, request, wait(limits::SEAL_WAIT_MS)).await?)
         }
         Message::Reconcile(request) => {
-            let wait = wait(limits::RECONCILE_WAIT_MS);
+            // Not for all of the copying: it is asked again, and tells how far it is.
+            let wait = wait(limits::RECONCILE_ANSWER_WAIT_MS);
             Answer::Ranges(links.call(broker, shard, Api::Reconcile, request, wait).await?)
         }
         Message::Activate(request) => {
             Answer::Ranges(links.call(broker, shard, Api::Activate, request, wait(limits::ACTIVATE_WAIT_MS)).await?)
         }
         Message::Learn(request) => {
-            tracing::debug!(node = broker.node.0, ranges = request.ranges.len(), "shards cannot be asked to learn yet");
-            Answer::Lost
+            let wait = wait(limits::LEARN_ANSWER_WAIT_MS);
+            Answer::Learn(links.call(broker, shard, Api::Learn, request, wait).await?)
         }
     })
 }

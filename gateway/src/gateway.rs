@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use minikafka_coordinator::CoordinatorClient;
 use minikafka_core::chain::controller::Alert;
+use minikafka_core::chain::peer::Complaint;
 use minikafka_core::coordination::{ClusterRecord, CoordinationError, path};
 use minikafka_core::limits;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::backoff::Backoff;
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// What ranges wait for, by chunk; the controller's.
     pub(crate) alerts: Mutex<BTreeMap<(u16, u32), Vec<Alert>>>,
+    /// Where the controller takes complaints, while this gateway is elected.
+    pub(crate) complaints: Mutex<Option<mpsc::Sender<Complaint>>>,
 }
 
 impl Shared {
@@ -104,6 +107,7 @@ impl Gateway {
             leadership: watch::Sender::new(Leadership::Unknown),
             counters: Counters::default(),
             alerts: Mutex::default(),
+            complaints: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
         for prefix in [path::BROKERS, path::RINGS, path::TOPICS] {

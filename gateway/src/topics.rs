@@ -94,7 +94,7 @@ async fn within<T>(until: Instant, work: impl Future<Output = T>) -> Result<T, R
 }
 
 /// The message of `not_controller` is the controller's address and nothing else.
-fn require_controller(shared: &Shared) -> Result<(), Refusal> {
+pub(crate) fn require_controller(shared: &Shared) -> Result<(), Refusal> {
     match &*shared.leadership.borrow() {
         Leadership::Mine(_) => Ok(()),
         Leadership::Other { address } => Err(Refusal::because(ErrorCode::NotController, address)),

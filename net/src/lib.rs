@@ -1,4 +1,4 @@
-//! Bytes between peers on glommio: the server side of a shard's port.
+//! Bytes between peers on glommio: the server side of a shard's port, and links to those of others.
 //!
 //! [`Listener`] binds, [`Server`] accepts and drives every connection, and a [`Service`] (the broker) is handed one
 //! [`Request`] after another. It answers through the request's [`Reply`], from whatever task and in whatever order.
@@ -56,6 +56,9 @@
 //! # }
 //! ```
 //!
+//! The other way, a [`Link`] is one outgoing connection to another shard: it proves the cluster secret, sends frames that
+//! have no replies, and says once how it ended.
+//!
 //! Nothing here knows topics, logs or ownership, and nothing is shared between shards.
 
 mod buffer_pool;
@@ -63,6 +66,7 @@ mod connection;
 mod connection_state;
 mod deadline;
 mod handshake;
+mod link;
 mod listener;
 mod log_gate;
 mod outgoing;
@@ -80,6 +84,7 @@ mod window;
 
 pub use deadline::{DeadlineKind, Deadlines};
 pub use handshake::{ClusterSecret, Handshake, Refused, ServerIdentity, Session, Verdict};
+pub use link::{Link, LinkConfig, LinkEnd, LinkRoom, LinkTarget};
 pub use listener::Listener;
 pub use reply::{Reply, ReplyQueue};
 pub use server::{Server, ServerConfig, StopReport};

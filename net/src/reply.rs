@@ -85,6 +85,11 @@ impl Reply {
         self.connection.push(self.envelope, head, bulk, room);
     }
 
+    /// Leaves the request without an answer, because its api has none.
+    pub fn owe_nothing(mut self) {
+        self.answered = true;
+    }
+
     /// Answers with an error and the code's own advice.
     pub fn fail(self, code: ErrorCode) {
         self.fail_with(code, &ErrorReply::of(code));

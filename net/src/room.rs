@@ -123,6 +123,16 @@ pub(crate) struct RoomPermit {
     bytes: usize,
 }
 
+impl RoomPermit {
+    /// Gives back what is not needed after all.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        if let Some(unused) = self.bytes.checked_sub(bytes) {
+            self.bytes = bytes;
+            self.room.release(unused);
+        }
+    }
+}
+
 impl Drop for RoomPermit {
     fn drop(&mut self) {
         self.room.release(self.bytes);

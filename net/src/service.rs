@@ -90,7 +90,7 @@ pub struct Bulk<'a> {
 }
 
 impl<'a> Bulk<'a> {
-    /// How many bytes there are.
+    /// How many bytes there are, without those that were received already.
     pub fn len(&self) -> usize {
         self.length
     }
@@ -113,10 +113,24 @@ impl<'a> Bulk<'a> {
     ///
     /// # Panics
     /// When `destination` is not exactly as long.
-    pub async fn receive_into(self, destination: &mut [u8]) -> Result<u32, Hangup> {
+    pub async fn receive_into(mut self, destination: &mut [u8]) -> Result<u32, Hangup> {
         assert_eq!(destination.len(), self.length, "the destination is as long as the bulk");
-        let (here, arriving) = destination.split_at_mut(self.buffered.len());
-        here.copy_from_slice(self.buffered);
+        self.receive_part(destination).await
+    }
+
+    /// Receives the next bytes into `destination`, as [`Bulk::receive_into`] does all of them.
+    ///
+    /// # Errors
+    /// [`Hangup`] when the connection ends before they are here; `destination` then holds a part.
+    ///
+    /// # Panics
+    /// When there are not so many left.
+    pub async fn receive_part(&mut self, destination: &mut [u8]) -> Result<u32, Hangup> {
+        self.length = self.length.checked_sub(destination.len()).expect("no more is asked for than there is");
+        let (buffered, rest) = self.buffered.split_at(self.buffered.len().min(destination.len()));
+        self.buffered = rest;
+        let (here, arriving) = destination.split_at_mut(buffered.len());
+        here.copy_from_slice(buffered);
         let crc = checksum::crc32c(here);
         if arriving.is_empty() { Ok(crc) } else { self.connection.receive_bulk(arriving, crc).await }
     }

@@ -7,6 +7,8 @@ mod support;
 mod bulk;
 #[path = "server/deadlines.rs"]
 mod deadlines;
+#[path = "server/link.rs"]
+mod link;
 #[path = "server/malformed.rs"]
 mod malformed;
 #[path = "server/opening.rs"]

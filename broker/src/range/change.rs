@@ -95,6 +95,10 @@ impl<D: Disk> Range<D> {
             range.inbox.set_truncating(false);
             match cut.and_then(|()| visitor.finish(range.key)) {
                 Ok(state) => range.drive(Input::Truncated { state: Box::new(state) }),
+                Err(error @ LogError::Truncate { .. }) => {
+                    tracing::error!(range = %range.key, %error, "cannot go back to where the source's log agrees");
+                    range.drive(Input::CutRefused);
+                }
                 Err(error) => range.write_failed(&error),
             }
         });

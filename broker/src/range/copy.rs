@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use minikafka_core::chain::ChainMember;
-use minikafka_core::chain::peer::{CopyOutcome, CopyPurpose, PeerBody};
+use minikafka_core::chain::peer::{CopyOutcome, CopyPurpose, PeerBody, SegmentCursor};
 use minikafka_core::chain::replica::Input;
 use minikafka_core::limits::{COPIES_ANSWERED_MAX, COPY_BYTES_MAX};
 use minikafka_core::{CopyId, Epoch, ErrorCode, LogIndex, LogPoint};
@@ -12,6 +12,7 @@ use minikafka_storage::disk::Disk;
 use minikafka_storage::{ReadError, SharedSlice};
 
 use super::{Range, entries};
+use crate::peers::Room;
 
 type Outcome = CopyOutcome<SharedSlice>;
 
@@ -21,50 +22,67 @@ impl<D: Disk> Range<D> {
         self: &Rc<Self>,
         (epoch, purpose): (Epoch, CopyPurpose),
         (copy, from, to): (CopyId, ChainMember, ChainMember),
-        after: LogPoint,
-        until: LogIndex,
+        (after, until): (LogPoint, LogIndex),
+        segment: Option<SegmentCursor>,
     ) {
-        let answer = move |range: &Self, outcome| range.say(&from, epoch, PeerBody::CopyReply { copy, outcome });
+        let answer = move |range: &Self, outcome, room| {
+            range.say_with(&from, epoch, PeerBody::CopyReply { copy, outcome }, room);
+        };
         if to != self.shared.me {
-            return answer(self, Outcome::Refused { code: ErrorCode::Stale });
+            return answer(self, Outcome::Refused { code: ErrorCode::Stale }, Room::default());
         }
         if self.copies_answered.get() >= COPIES_ANSWERED_MAX {
-            return answer(self, Outcome::Refused { code: ErrorCode::Overloaded });
+            return answer(self, Outcome::Refused { code: ErrorCode::Overloaded }, Room::default());
         }
         self.copies_answered.set(self.copies_answered.get() + 1);
         let range = self.clone();
         self.shared.disk.spawn(async move {
-            let outcome = range.copy(epoch, purpose, after, until).await;
+            let room = range.shared.peers.room(&from, COPY_BYTES_MAX as u64).await;
+            let outcome = range.copy(epoch, purpose, (after, until), segment).await;
             range.copies_answered.set(range.copies_answered.get() - 1);
-            answer(&range, outcome);
+            answer(&range, outcome, room);
         });
     }
 
-    async fn copy(&self, epoch: Epoch, purpose: CopyPurpose, after: LogPoint, until: LogIndex) -> Outcome {
+    async fn copy(
+        &self,
+        epoch: Epoch,
+        purpose: CopyPurpose,
+        (after, until): (LogPoint, LogIndex),
+        segment: Option<SegmentCursor>,
+    ) -> Outcome {
         let limit = match self.replica.borrow().copy_limit(epoch, purpose) {
             Ok(limit) => limit,
             Err(code) => return Outcome::Refused { code },
         };
         let copied = async {
+            let last = limit.min(until);
+            if let Some(cursor) = segment
+                && let Some(part) = self.log.offer_segment(after, cursor, last, COPY_BYTES_MAX).await?
+            {
+                return Ok(Outcome::Segment { limit, part });
+            }
             match self.point(after.index).await? {
                 Some(point) if point == after => {}
-                None if after.index <= self.log.end().index => return Ok(gone(self, after.index)),
+                None if after.index <= self.log.end().index => return Ok(Outcome::Gone { limit }),
                 _ => return Ok(Outcome::Disagreed { limit }),
             }
-            let last = limit.min(until);
             if last <= after.index {
                 return Ok(Outcome::Agreed { limit, entries: Vec::new() });
             }
             let runs = self.log.read_index(after.index.next(), COPY_BYTES_MAX).await?;
             match entries::up_to(runs, last) {
-                (_, None) => Ok(gone(self, after.index.next())),
+                (_, None) => Ok(Outcome::Gone { limit }),
                 (entries, Some(_)) => Ok(Outcome::Agreed { limit, entries }),
             }
         };
         copied.await.unwrap_or_else(|error: ReadError| {
             // The log said so when damage was found; who asks again and again is no news.
             tracing::debug!(range = %self.key, %error, "cannot be copied from here");
-            Outcome::Refused { code: ErrorCode::DataDamaged }
+            match error {
+                ReadError::Freed { .. } | ReadError::Dropped { .. } => Outcome::Gone { limit },
+                _ => Outcome::Refused { code: ErrorCode::DataDamaged },
+            }
         })
     }
 
@@ -87,10 +105,4 @@ impl<D: Disk> Range<D> {
             range.drive(Input::PointRead { index, point });
         });
     }
-}
-
-/// What should be below the end and is in no file of this log any more.
-fn gone<D: Disk>(range: &Range<D>, index: LogIndex) -> Outcome {
-    tracing::debug!(range = %range.key, entry = %index, "cannot be copied from here: it is gone");
-    Outcome::Refused { code: ErrorCode::DataDamaged }
 }

@@ -11,9 +11,8 @@ use minikafka_core::{LogIndex, checksum};
 use minikafka_storage::SharedSlice;
 
 /// A whole, good entry.
-pub(super) struct Entry<'a> {
+pub(super) struct Entry {
     pub header: EntryHeader,
-    pub body: &'a [u8],
     /// The decoded body of a control entry.
     pub control: Option<ControlEntry>,
 }
@@ -29,7 +28,7 @@ impl<'a> Entries<'a> {
         Self { range, rest: run }
     }
 
-    fn take(&mut self) -> Result<Entry<'a>, String> {
+    fn take(&mut self) -> Result<Entry, String> {
         let header = EntryHeader::decode(self.rest).map_err(|error| error.to_string())?;
         let index = header.index;
         let Some((entry, rest)) = self.rest.split_at_checked(header.entry_bytes()) else {
@@ -53,12 +52,12 @@ impl<'a> Entries<'a> {
             },
         };
         self.rest = rest;
-        Ok(Entry { header, body, control })
+        Ok(Entry { header, control })
     }
 }
 
-impl<'a> Iterator for Entries<'a> {
-    type Item = Result<Entry<'a>, String>;
+impl Iterator for Entries<'_> {
+    type Item = Result<Entry, String>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {

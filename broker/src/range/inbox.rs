@@ -13,15 +13,17 @@ use futures_lite::future;
 use minikafka_core::chain::ChainMember;
 use minikafka_core::chain::peer::{CopyOutcome, PeerBody, PeerMessage};
 use minikafka_core::chain::replica::{Input, RequestId};
-use minikafka_core::entry::EntryHeader;
+use minikafka_core::control::ControlEntry;
+use minikafka_core::entry::{ENTRY_HEADER_BYTES, EntryHeader};
 use minikafka_core::limits::{PEER_INBOX_BYTES_MAX, PEER_MESSAGE_CHARGE_BYTES};
 use minikafka_core::{CopyId, Epoch, ErrorCode, LogIndex, StreamId};
 use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::Notify;
 use minikafka_storage::{Body, SharedSlice};
 
-use super::Range;
 use super::entries::{self, Entries, Entry};
+use super::{Range, segments};
+use crate::receive::whole_body;
 use crate::shard::TICK;
 
 /// The body of an entry from a peer is at hand when the machine asks for it: nobody waits for an answer about it.
@@ -75,6 +77,7 @@ fn charge(message: &Message) -> u64 {
     let entries = match &message.body {
         PeerBody::Entries { entries, .. }
         | PeerBody::CopyReply { outcome: CopyOutcome::Agreed { entries, .. }, .. } => entries::total_bytes(entries),
+        PeerBody::CopyReply { outcome: CopyOutcome::Segment { part, .. }, .. } => segments::total_bytes(part),
         _ => 0,
     };
     entries + PEER_MESSAGE_CHARGE_BYTES
@@ -98,8 +101,8 @@ impl<D: Disk> Range<D> {
                 self.drive(Input::SuccessorAcknowledged { epoch, stream, index });
                 self.stream_acknowledged(epoch, stream, index);
             }
-            PeerBody::CopyRequest { copy, from, to, purpose, after, until } => {
-                self.answer_copy((epoch, purpose), (copy, from, to), after, until);
+            PeerBody::CopyRequest { copy, from, to, purpose, after, until, segment } => {
+                self.answer_copy((epoch, purpose), (copy, from, to), (after, until), segment);
             }
         }
     }
@@ -147,10 +150,16 @@ impl<D: Disk> Range<D> {
             }
             PeerBody::Committed { stream, index } => self.drive(Input::CommittedAdvanced { epoch, stream, index }),
             PeerBody::Entries { stream, committed, entries } => {
-                self.take_stream((epoch, stream), committed, &entries).await;
+                self.take_stream((epoch, stream), committed, entries).await;
             }
             PeerBody::CopyReply { copy, outcome: CopyOutcome::Agreed { limit, entries } } => {
-                self.take_copy(copy, limit, &entries).await;
+                self.take_copy(copy, limit, entries).await;
+            }
+            PeerBody::CopyReply { copy, outcome: CopyOutcome::Segment { limit, part } } => {
+                self.take_segment(copy, limit, part).await;
+            }
+            PeerBody::CopyReply { copy, outcome: CopyOutcome::Gone { limit } } => {
+                self.drive(Input::CopyGone { copy, limit });
             }
             PeerBody::CopyReply { copy, outcome: CopyOutcome::Disagreed { limit } } => {
                 self.drive(Input::CopyDisagreed { copy, limit });
@@ -166,41 +175,64 @@ impl<D: Disk> Range<D> {
         self: &Rc<Self>,
         (epoch, stream): (Epoch, StreamId),
         committed: LogIndex,
-        runs: &[SharedSlice],
+        runs: Vec<SharedSlice>,
     ) {
-        for entry in runs.iter().flat_map(|run| Entries::of(self.key, run)) {
-            let Entry { header, body, control } = match entry {
-                Ok(entry) => entry,
-                Err(reason) => return self.refuse_malformed(stream, &reason),
-            };
-            // R1; the machine would not take it either, and need not be asked again while the disk is full.
-            let is_current = || self.epoch() == epoch;
-            if !self.admit(&header, &is_current).await {
-                return;
-            }
-            let input = Input::Replicate { request: FROM_PEER, epoch, stream, header, control, committed };
-            self.drive_with(input, Some(Body::Copied(body)));
+        // R1; the machine would not take it either, and need not be asked again while the disk is full.
+        let is_current = || self.epoch() == epoch;
+        let input = |header, control| {
+            let request = FROM_PEER;
+            Input::Replicate { request, epoch, stream, header, control, committed }
+        };
+        match self.take_entries(runs, &is_current, &input).await {
+            Ok(_) => {}
+            Err(reason) => self.refuse_malformed(stream, &reason),
         }
     }
 
-    async fn take_copy(self: &Rc<Self>, copy: CopyId, limit: LogIndex, runs: &[SharedSlice]) {
+    async fn take_copy(self: &Rc<Self>, copy: CopyId, limit: LogIndex, runs: Vec<SharedSlice>) {
         let promised = self.epoch();
-        for entry in runs.iter().flat_map(|run| Entries::of(self.key, run)) {
-            let Entry { header, body, control } = match entry {
-                Ok(entry) => entry,
-                Err(reason) => {
-                    tracing::error!(range = %self.key, %reason, "the source of a copy sent what is no entry");
-                    return self.drive(Input::CopyFailed { copy, code: ErrorCode::CorruptBatch });
-                }
-            };
-            let is_current = || self.epoch() == promised;
-            if !self.admit(&header, &is_current).await {
-                return;
+        let is_current = || self.epoch() == promised;
+        let input = |header, control| Input::Copied { request: FROM_PEER, copy, header, control };
+        match self.take_entries(runs, &is_current, &input).await {
+            Ok(true) => self.drive(Input::CopyEnded { copy, limit }),
+            Ok(false) => {}
+            Err(reason) => {
+                tracing::error!(range = %self.key, %reason, "the source of a copy sent what is no entry");
+                self.drive(Input::CopyFailed { copy, code: ErrorCode::CorruptBatch });
             }
-            let input = Input::Copied { request: FROM_PEER, copy, header, control };
-            self.drive_with(input, Some(Body::Copied(body)));
         }
-        self.drive(Input::CopyEnded { copy, limit });
+    }
+
+    /// Takes entries one by one. False when one of them cannot be taken any more; an error when it is none.
+    async fn take_entries(
+        self: &Rc<Self>,
+        runs: Vec<SharedSlice>,
+        is_current: &dyn Fn() -> bool,
+        input: &dyn Fn(EntryHeader, Option<ControlEntry>) -> Input,
+    ) -> Result<bool, String> {
+        for mut run in runs {
+            let mut at = 0;
+            while let Some(entry) = Entries::of(self.key, &run[at..]).next() {
+                let Entry { header, control } = entry?;
+                if !self.admit(&header, is_current).await {
+                    return Ok(false);
+                }
+                let (input, end) = (input(header, control), at + header.entry_bytes());
+                if at == 0 {
+                    match whole_body::<D>(run, &header) {
+                        Ok(body) => {
+                            self.drive_with(input, Some(Body::Whole(body)));
+                            break;
+                        }
+                        Err(shared) => run = shared,
+                    }
+                }
+                let body = &run[at + ENTRY_HEADER_BYTES..][..header.body_bytes as usize];
+                self.drive_with(input, Some(Body::Copied(body)));
+                at = end;
+            }
+        }
+        Ok(true)
     }
 
     /// Waits until the log takes an entry, and rolls it if it must be; nothing may be awaited between this and the append.

@@ -127,6 +127,7 @@ impl<D: Disk> Range<D> {
             inbox: Inbox::default(),
             outgoing: Outgoing::default(),
             copies_answered: Cell::new(0),
+            copied_segment: RefCell::default(),
         });
         let weak = Rc::downgrade(&range);
         range.log.on_durable(move || {

@@ -18,6 +18,7 @@ use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::Notify;
 
 use super::{Range, entries};
+use crate::peers::Room;
 
 /// The stream to the successor, if there is one.
 #[derive(Default)]
@@ -44,6 +45,7 @@ struct Stream {
 struct Next {
     epoch: Epoch,
     stream: StreamId,
+    to: ChainMember,
     from: LogIndex,
     bytes_max: usize,
 }
@@ -54,6 +56,7 @@ impl Stream {
         (self.sent < end && room > 0).then(|| Next {
             epoch: self.epoch,
             stream: self.stream,
+            to: self.to,
             from: self.sent.next(),
             bytes_max: room.min(READ_BYTES_MAX.into()) as usize,
         })
@@ -118,7 +121,12 @@ impl<D: Disk> Range<D> {
     }
 
     async fn pump(&self) {
-        while let Some(Next { epoch, stream, from, bytes_max }) = self.outgoing.next(|| self.log.end().index).await {
+        while let Some(next) = self.outgoing.next(|| self.log.end().index).await {
+            let Next { epoch, stream, to, from, bytes_max } = next;
+            let room = self.shared.peers.room(&to, bytes_max as u64).await;
+            if !self.outgoing.is_on(epoch, stream) {
+                continue;
+            }
             let read = self.log.read_index(from, bytes_max).await;
             if !self.outgoing.is_on(epoch, stream) {
                 continue;
@@ -127,7 +135,7 @@ impl<D: Disk> Range<D> {
                 Ok(runs) => {
                     let (runs, last) = entries::up_to(runs, LogIndex(u64::MAX));
                     match last {
-                        Some(last) => self.send_entries(runs, last),
+                        Some(last) => self.send_entries(runs, last, room),
                         None => self.cannot_stream(epoch, from, &"the log does not find it"),
                     }
                 }
@@ -137,7 +145,7 @@ impl<D: Disk> Range<D> {
         self.outgoing.pumping.set(false);
     }
 
-    fn send_entries(&self, entries: Vec<SharedSlice>, last: LogIndex) {
+    fn send_entries(&self, entries: Vec<SharedSlice>, last: LogIndex, room: Room) {
         let bytes = entries::total_bytes(&entries) + PEER_MESSAGE_CHARGE_BYTES;
         let committed = self.replica.borrow().committed();
         let (to, epoch, stream) = {
@@ -148,7 +156,7 @@ impl<D: Disk> Range<D> {
             now.unacknowledged_bytes += bytes;
             (now.to, now.epoch, now.stream)
         };
-        self.say(&to, epoch, PeerBody::Entries { stream, committed, entries });
+        self.say_with(&to, epoch, PeerBody::Entries { stream, committed, entries }, room);
     }
 
     /// The own log does not give what the successor lacks: trying again would not help, another chain does.

@@ -1,10 +1,13 @@
 //! What may be asked here, and by whom; everything else is told where it belongs.
 
-use minikafka_core::ErrorCode;
+use std::sync::PoisonError;
+
 use minikafka_core::wire::{
-    AlterTopicRequest, Api, CreateTopicRequest, DecodeError, DeleteTopicRequest, ErrorReply, FrameHeader,
-    ResolveRequest, Wire,
+    AlterTopicRequest, Api, ComplainRequest, CreateTopicRequest, DecodeError, DeleteTopicRequest, ErrorReply,
+    FrameHeader, ResolveRequest, Wire,
 };
+
+use minikafka_core::{ErrorCode, limits};
 
 use super::frames::RequestFrame;
 use crate::gateway::Shared;
@@ -45,18 +48,20 @@ pub(super) fn check(header: &FrameHeader, proven: bool) -> Result<(), Refusal> {
             refusal.reply = ErrorReply::because("hello and proof come once, first");
             Err(refusal)
         }
-        Api::Resolve | Api::CreateTopic | Api::DeleteTopic | Api::AlterTopic if header.version != api.version() => {
-            Err(Refusal::of(ErrorCode::UnsupportedVersion))
-        }
-        Api::Resolve | Api::CreateTopic | Api::DeleteTopic | Api::AlterTopic if header.bulk_bytes > 0 => {
+        _ if api.needs_proof() && !proven => Err(Refusal::of(ErrorCode::NotAuthorized)),
+        _ if is_served(api) && header.version != api.version() => Err(Refusal::of(ErrorCode::UnsupportedVersion)),
+        _ if is_served(api) && header.bulk_bytes > 0 => {
             let mut refusal = Refusal::closing(ErrorCode::MalformedFrame);
             refusal.reply = ErrorReply::because("this request has no bulk");
             Err(refusal)
         }
-        Api::Resolve | Api::CreateTopic | Api::DeleteTopic | Api::AlterTopic => Ok(()),
-        _ if api.needs_proof() && !proven => Err(Refusal::of(ErrorCode::NotAuthorized)),
+        _ if is_served(api) => Ok(()),
         _ => Err(Refusal::of(ErrorCode::Misdirected)),
     }
+}
+
+const fn is_served(api: Api) -> bool {
+    matches!(api, Api::Resolve | Api::CreateTopic | Api::DeleteTopic | Api::AlterTopic | Api::Complain)
 }
 
 /// A request of this port.
@@ -66,6 +71,7 @@ pub(super) enum Request {
     CreateTopic(CreateTopicRequest),
     DeleteTopic(DeleteTopicRequest),
     AlterTopic(AlterTopicRequest),
+    Complain(ComplainRequest),
 }
 
 impl Request {
@@ -76,6 +82,7 @@ impl Request {
             Some(Api::CreateTopic) => Wire::from_bytes(&frame.head).map(Self::CreateTopic),
             Some(Api::DeleteTopic) => Wire::from_bytes(&frame.head).map(Self::DeleteTopic),
             Some(Api::AlterTopic) => Wire::from_bytes(&frame.head).map(Self::AlterTopic),
+            Some(Api::Complain) => Wire::from_bytes(&frame.head).map(Self::Complain),
             _ => Err(DecodeError::Field { field: "api" }),
         }
     }
@@ -88,5 +95,24 @@ pub(super) async fn answer(shared: &Shared, request: Request) -> Result<Vec<u8>,
         Request::CreateTopic(request) => Ok(topics::create(shared, &request).await?.to_bytes()),
         Request::DeleteTopic(request) => topics::delete(shared, &request).await.map(|()| Vec::new()),
         Request::AlterTopic(request) => Ok(topics::alter(shared, &request).await?.to_bytes()),
+        Request::Complain(request) => complain(shared, request).map(|()| Vec::new()),
     }
+}
+
+/// Hands complaints on to the controller, if it is this gateway's. What it has no room for is dropped: they are hints.
+fn complain(shared: &Shared, request: ComplainRequest) -> Result<(), Refusal> {
+    if request.complaints.len() > limits::COMPLAINTS_MAX {
+        return Err(Refusal::of(ErrorCode::InvalidArgument));
+    }
+    topics::require_controller(shared)?;
+    let controller = shared.complaints.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    // Elected, but not at work yet: it is asked again.
+    let controller = controller.ok_or_else(|| Refusal::because(ErrorCode::NotController, ""))?;
+    for complaint in request.complaints {
+        if controller.try_send(complaint).is_err() {
+            tracing::warn!(range = %complaint.range, "the controller has no room for a complaint");
+            break;
+        }
+    }
+    Ok(())
 }

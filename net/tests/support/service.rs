@@ -1,6 +1,6 @@
 //! Apis with the behaviour that the tests need, whatever they mean to a broker.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -14,10 +14,12 @@ use minikafka_net::{Hangup, Reply, Request, Service, SharedBytes};
 /// - list-offsets: echoes its head; takes a while for [`SLOW_HEAD`]
 /// - resolve: refuses, leaves the bulk unread
 /// - create-topic: drops the reply; delete-topic: hangs up
+/// - peer: receives the bulk, checks it against [`pattern`] of the number in its head, and that numbers follow each other
 /// - seal: answers nothing, with success; reconcile: keeps the request until released; activate: cuts the connection
 #[derive(Default)]
 pub struct TestService {
     kept: RefCell<Vec<Reply>>,
+    peer_frames: Cell<u64>,
 }
 
 /// Head of a request whose handling takes a while.
@@ -47,6 +49,21 @@ impl TestService {
     }
 }
 
+impl TestService {
+    /// In two parts, as a broker receives runs.
+    async fn peer(&self, mut request: Request<'_>) -> Result<(), Hangup> {
+        let number: u64 = request.message()?;
+        assert_eq!(number, self.peer_frames.replace(number + 1), "frames of a link arrive in order, none is missing");
+        request.reply.owe_nothing();
+        let mut bulk = vec![0; request.bulk.len()];
+        let (first, second) = bulk.split_at_mut(request.bulk.len() / 3);
+        request.bulk.receive_part(first).await?;
+        request.bulk.receive_part(second).await?;
+        assert!(bulk == pattern(number, bulk.len()), "the bulk did not arrive as it was sent");
+        Ok(())
+    }
+}
+
 impl Service for TestService {
     async fn handle(&self, mut request: Request<'_>) -> Result<(), Hangup> {
         match request.api {
@@ -61,6 +78,7 @@ impl Service for TestService {
                 request.reply.send_encoded(&[], Vec::new());
             }
             Api::ListOffsets => request.reply.send_encoded(request.head, Vec::new()),
+            Api::Peer => self.peer(request).await?,
             Api::Resolve => request.reply.fail(ErrorCode::Misdirected),
             Api::CreateTopic => {}
             Api::DeleteTopic => return Err(Hangup::new()),

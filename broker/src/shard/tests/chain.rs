@@ -6,6 +6,7 @@ use minikafka_core::chain::peer::{PeerBody, PeerMessage};
 
 use super::*;
 
+mod freed;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod scene;

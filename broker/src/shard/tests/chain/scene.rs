@@ -84,8 +84,12 @@ impl Scene {
     }
 
     async fn start(&self, node: NodeId, disk: SimDisk, life: u64) {
+        self.start_on(node, disk, StoreId(u64::from(node.0)), life).await;
+    }
+
+    async fn start_on(&self, node: NodeId, disk: SimDisk, store: StoreId, life: u64) {
         let incarnation = Incarnation(u64::from(node.0) * 100 + life);
-        let me = ChainMember { node, shard: ShardId(0), store: StoreId(u64::from(node.0)), incarnation };
+        let me = ChainMember { node, shard: ShardId(0), store, incarnation };
         let (setup, time) = setup(disk.clone(), me);
         let peers: Rc<dyn Peers> = Rc::new(Links { me, scene: self.clone() });
         let shard = Shard::open(ShardSetup { peers, ..setup }).await.expect("the disk is good");
@@ -109,6 +113,20 @@ impl Scene {
         self.lose_links_of(old.shard.me());
         let disk = old.disk.killed(&self.0.executor);
         self.start(node, disk, life).await;
+    }
+
+    /// Kills a node and starts it again on an empty disk.
+    pub async fn wipe(&self, node: u32, life: u64) {
+        let node = NodeId(node);
+        let Some(old) = self.0.nodes.borrow_mut().remove(&node) else { panic!("node {node} runs") };
+        self.lose_links_of(old.shard.me());
+        let disk = SimDisk::new(&self.0.executor, Durability::Dsync);
+        self.start_on(node, disk, StoreId(1_000 * life + u64::from(node.0)), life).await;
+    }
+
+    /// Lets wall time pass everywhere.
+    pub fn advance(&self, time: Duration) {
+        self.0.nodes.borrow().values().for_each(|node| node.time.advance(time));
     }
 
     fn lose_links_of(&self, member: ChainMember) {
