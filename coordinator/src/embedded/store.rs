@@ -7,7 +7,8 @@ use std::sync::Arc;
 use minikafka_core::coordination::{
     CoordinationError, CoordinatorReply, CoordinatorRequest, KeyLife, KeyVersion, Versioned,
 };
-use minikafka_core::limits;
+
+use crate::key::{ancestors, check, malformed};
 
 /// A session, unique within the life of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,13 +91,13 @@ impl Store {
     }
 
     fn create_parents(&mut self, path: &str, changed: &mut Vec<String>) -> Result<(), CoordinationError> {
-        for (at, _) in path.match_indices('/').skip(1) {
-            match self.keys.get(&path[..at]) {
+        for above in ancestors(path) {
+            match self.keys.get(above) {
                 Some(parent) if parent.owner.is_some() => {
-                    return Err(malformed(&path[..at], "an ephemeral key cannot have children"));
+                    return Err(malformed(above, "an ephemeral key cannot have children"));
                 }
                 Some(_) => {}
-                None => drop(self.write(&path[..at], Arc::default(), None, changed)),
+                None => drop(self.write(above, Arc::default(), None, changed)),
             }
         }
         Ok(())
@@ -147,19 +148,4 @@ impl Store {
         changed.push(path.to_owned());
         version
     }
-}
-
-fn check(path: &str, value: &[u8]) -> Result<(), CoordinationError> {
-    let well_formed = path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(|name| !name.is_empty()));
-    if !well_formed || path.len() > limits::TEXT_BYTES_MAX {
-        return Err(malformed(path, "a path is /name/name, without empty names"));
-    }
-    if value.len() > limits::COORDINATOR_VALUE_BYTES_MAX {
-        return Err(malformed(path, "the value is larger than a coordinator takes"));
-    }
-    Ok(())
-}
-
-fn malformed(path: &str, reason: &str) -> CoordinationError {
-    CoordinationError::Malformed { path: path.to_owned(), reason: reason.to_owned() }
 }

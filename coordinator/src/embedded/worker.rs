@@ -9,6 +9,7 @@ use minikafka_core::coordination::{
 use super::file::{CoordinatorFile, SaveError};
 use super::queue::{Command, Queue};
 use super::store::{SessionId, Store};
+use crate::key::covers;
 
 /// Serves until told to stop.
 pub(super) fn run(queue: &Queue, store: Store, file: Option<CoordinatorFile>) {
@@ -126,9 +127,4 @@ impl Worker {
             }
         }
     }
-}
-
-fn covers(prefix: &str, path: &str) -> bool {
-    let rest = path.strip_prefix(prefix.trim_end_matches('/'));
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

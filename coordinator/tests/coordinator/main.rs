@@ -1,4 +1,5 @@
-//! Coordinators: one conformance suite for all of them, and what is particular to the embedded one.
+//! Coordinators: one conformance suite for all of them, and what is particular to each.
 
 mod conformance;
 mod embedded;
+mod zookeeper;

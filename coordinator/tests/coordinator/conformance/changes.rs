@@ -50,6 +50,18 @@ pub async fn children_are_direct_and_sorted(open: SessionFactory) {
     assert_eq!(client.children("/parent/a").await, Ok(vec!["deep".to_owned()]));
 }
 
+pub async fn a_version_is_of_no_use_after_a_deletion(open: SessionFactory) {
+    let client = open().client;
+    let (_, old) = client.create("/k", &0, KeyLife::Persistent).await.expect("a free path");
+    client.delete("/k", old).await.expect("the version just read");
+    let (_, new) = client.create("/k", &0, KeyLife::Persistent).await.expect("free again");
+    assert!(new > old, "versions grow across a deletion");
+    let conflict = CoordinationError::Conflict { path: "/k".to_owned() };
+    assert_eq!(client.compare_and_set("/k", &1, old).await, Err(conflict.clone()));
+    assert_eq!(client.delete("/k", old).await, Err(conflict));
+    assert_eq!(client.read::<i32>("/k").await, Ok(Some((0, new))));
+}
+
 /// Eight sessions count to fifty each on one key, and no step is lost.
 pub async fn of_racing_writers_one_wins_each_version(open: SessionFactory) {
     const SESSIONS: usize = 8;

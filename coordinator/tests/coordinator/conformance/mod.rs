@@ -2,6 +2,7 @@
 //! in a shared one); each check takes one and opens as many sessions on it as it needs.
 
 mod changes;
+mod duties;
 mod sessions;
 
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use std::time::Duration;
 use minikafka_coordinator::{CoordinatorClient, WatchEvents};
 use minikafka_core::coordination::{Coordinator, CoordinatorEvent};
 
-/// Whatever is waited for must happen within this.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Whatever is waited for must happen within this, on a busy machine too.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A session, and how to lose it as a broken network would.
 pub struct TestSession {
@@ -38,14 +39,20 @@ pub fn run(make: &dyn Fn() -> SessionFactory) {
         changes::what_cannot_be_done_is_told_apart
         changes::children_are_direct_and_sorted
         changes::of_racing_writers_one_wins_each_version
+        changes::a_version_is_of_no_use_after_a_deletion
         changes::large_values_come_back_whole
         changes::answers_come_in_the_order_of_the_requests
         sessions::ephemerals_go_with_their_session
         sessions::sequential_keys_are_ordered_by_creation
         sessions::watches_tell_of_every_last_change
         sessions::watches_end_at_names
+        sessions::watches_reach_what_is_created_later
         sessions::a_lost_session_loses_its_ephemerals_and_goes_on
         sessions::a_closed_session_is_over
+        duties::the_lowest_number_is_elected_and_followed
+        duties::registrations_come_back_until_given_up
+        duties::registrations_take_turns
+        duties::a_large_bucket_keeps_what_racing_sessions_add
     }
 }
 

@@ -81,6 +81,31 @@ pub async fn watches_end_at_names(open: SessionFactory) {
     assert!(heard.iter().all(is_ours), "{heard:?}");
 }
 
+/// Trees that grow, keys that come back, a prefix that goes: the last change of each is told.
+pub async fn watches_reach_what_is_created_later(open: SessionFactory) {
+    let (mine, other) = (open(), open());
+    let mut events = mine.client.watch("/rings");
+    hear(&mut events, |event| *event == CoordinatorEvent::SessionStarted).await;
+    for round in 0..3 {
+        let create = async |path| other.client.create(path, &round, KeyLife::Persistent).await.expect("a free path").1;
+        let first = create("/rings/3/0").await;
+        hear(&mut events, changed("/rings/3/0")).await;
+        let second = create("/rings/3/1").await;
+        hear(&mut events, changed("/rings/3/1")).await;
+        let first = other.client.compare_and_set("/rings/3/0", &9, first).await.expect("nobody else writes");
+        hear(&mut events, changed("/rings/3/0")).await;
+        other.client.delete("/rings/3/0", first).await.expect("nobody else writes");
+        hear(&mut events, changed("/rings/3/0")).await;
+        other.client.delete("/rings/3/1", second).await.expect("nobody else writes");
+        hear(&mut events, changed("/rings/3/1")).await;
+        for parent in ["/rings/3", "/rings"] {
+            let version = other.client.get(parent).await.expect("read").expect("it is there").version;
+            other.client.delete(parent, version).await.expect("it has no children left");
+            hear(&mut events, changed(parent)).await;
+        }
+    }
+}
+
 pub async fn a_lost_session_loses_its_ephemerals_and_goes_on(open: SessionFactory) {
     let (mine, other) = (open(), open());
     let mut events = mine.client.watch("/brokers");
