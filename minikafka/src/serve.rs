@@ -1,14 +1,17 @@
-//! `minikafka dev` and `minikafka server`: coordinator, broker and gateway of one node in one process.
+//! `minikafka dev` and `minikafka server`: coordinator, brokers and gateway in one process. `server` has one node, `dev` as
+//! many as it is told, each with a directory, ports and a coordinator session of its own; their links are real ones.
 //!
 //! Started from the ground up, stopped from the top down: the gateway goes first, so that nothing new begins, then the
-//! broker, which answers what is in flight and makes everything durable, then the coordinator.
+//! brokers, which answer what is in flight and make everything durable, then the coordinator.
 
 use std::fmt;
 use std::fs::DirBuilder;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::Poll;
 
 use minikafka_broker::{Broker, BrokerConfig, BrokerHandle};
 use minikafka_coordinator::{CoordinatorClient, EmbeddedCoordinator};
@@ -25,10 +28,12 @@ pub mod options;
 
 use options::Plan;
 
-/// The only node of a single-node cluster.
-const NODE: NodeId = NodeId(1);
-/// Copies of the cluster's own state: there is one node.
-const INTERNAL_REPLICATION: u16 = 1;
+/// The first node, and the only one of a single-node cluster.
+const FIRST_NODE: u16 = 1;
+/// Copies of the cluster's own state, and of a topic that does not say how many, where there are nodes enough.
+const REPLICATION_MAX: u16 = 3;
+/// Between the first ports of two nodes.
+const PORTS_PER_NODE: u16 = 100;
 
 /// What is told once everything listens.
 #[derive(Debug, Serialize)]
@@ -45,7 +50,7 @@ struct Ready {
 /// Everything that runs.
 struct Node {
     coordinator: EmbeddedCoordinator,
-    broker: BrokerHandle,
+    brokers: Vec<BrokerHandle>,
     gateway: GatewayHandle,
     cluster: ClusterId,
 }
@@ -65,11 +70,24 @@ pub fn run(plan: &Plan, output: &mut Output) -> Outcome {
                 tracing::info!(signal, "stopping: answering what is in flight, then closing");
                 Ok(())
             }
-            shard = node.broker.shard_ended() => Err(shard),
+            shard = shard_ended(&mut node.brokers) => Err(shard),
         };
         let stopped = node.stop().await;
         ended.map_err(lost_shard).and(stopped)
     })
+}
+
+/// Waits until any shard of any broker ends.
+async fn shard_ended(brokers: &mut [BrokerHandle]) -> ShardId {
+    let mut endings: Vec<_> = brokers.iter_mut().map(|broker| Box::pin(broker.shard_ended())).collect();
+    poll_fn(|context| {
+        let ended = endings.iter_mut().find_map(|ending| match ending.as_mut().poll(context) {
+            Poll::Ready(shard) => Some(shard),
+            Poll::Pending => None,
+        });
+        ended.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }
 
 fn lost_shard(shard: ShardId) -> Failure {
@@ -105,36 +123,34 @@ impl Node {
             EmbeddedCoordinator::open(&plan.data_dir.join("coordinator")).map_err(|error| failed(&error))?;
         let secret = cluster_secret::load_or_create(&plan.data_dir)?;
         let session = CoordinatorClient::new(Arc::new(coordinator.session()));
-        let created = create_cluster(&session, INTERNAL_REPLICATION).await;
+        check_nodes(plan)?;
+        let created = create_cluster(&session, plan.nodes.min(REPLICATION_MAX)).await;
         let cluster = created.map_err(|error| failed(&error))?.cluster;
 
-        let config = BrokerConfig {
-            listen_host: plan.listen.to_string(),
-            advertise_host: plan.advertise.clone(),
-            port_base: plan.port_base,
-            shards: plan.cores,
-            memory_bytes_per_shard: plan.memory_bytes_per_shard,
-            durability: plan.durability,
-            segment_bytes_max: plan.segment_bytes_max,
-            recycled_bytes_max: plan.recycled_bytes_max,
-            retention_check: plan.retention_check,
-            spin: plan.spin,
-            produce_quota_per_connection: plan.produce_quota_per_connection,
-            ..BrokerConfig::new(NODE, cluster, secret.clone(), plan.data_dir.join(format!("node-{NODE}")))
-        };
-        let broker_session = Arc::new(coordinator.session());
-        // Starting blocks until every shard listens; the coordinator answers from its own thread meanwhile.
-        let started = tokio::task::spawn_blocking(move || Broker::start(config, broker_session)).await;
-        let broker = started.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        let mut brokers = Vec::new();
+        for at in 0..plan.nodes {
+            let config = plan.broker(at, cluster, &secret);
+            let session = Arc::new(coordinator.session());
+            // Starting blocks until every shard listens; the coordinator answers from its own thread meanwhile.
+            let started = tokio::task::spawn_blocking(move || Broker::start(config, session)).await;
+            match started.map_err(|error| failed(&error))? {
+                Ok(broker) => brokers.push(broker),
+                Err(error) => {
+                    stop_brokers(brokers).await?;
+                    return Err(failed(&error));
+                }
+            }
+        }
 
         let mut config = GatewayConfig::new(plan.gateway_listen, secret, Arc::new(coordinator.session()));
         config.advertise = plan.gateway_advertise();
         config.auto_create_topics = plan.auto_create_topics;
         config.default_partitions = plan.default_partitions;
+        config.default_replication = plan.nodes.min(REPLICATION_MAX);
         match Gateway::start(config).await {
-            Ok(gateway) => Ok(Self { coordinator, broker, gateway, cluster }),
+            Ok(gateway) => Ok(Self { coordinator, brokers, gateway, cluster }),
             Err(error) => {
-                stop_broker(broker).await?;
+                stop_brokers(brokers).await?;
                 Err(gateway_failed(&error))
             }
         }
@@ -145,7 +161,7 @@ impl Node {
             command: plan.command,
             version: env!("CARGO_PKG_VERSION"),
             gateway: advertised(plan, self.gateway.address()),
-            shards: self.broker.shard_addresses().to_vec(),
+            shards: self.brokers.iter().flat_map(BrokerHandle::shard_addresses).cloned().collect(),
             data_dir: plan.data_dir.display().to_string(),
             cluster: format!("{:016x}", self.cluster.0),
             auto_create_topics: plan.auto_create_topics,
@@ -154,17 +170,40 @@ impl Node {
 
     async fn stop(self) -> Outcome {
         self.gateway.shutdown().await;
-        stop_broker(self.broker).await?;
+        stop_brokers(self.brokers).await?;
         drop(self.coordinator);
         tracing::info!("stopped");
         Ok(())
     }
 }
 
-async fn stop_broker(broker: BrokerHandle) -> Outcome {
-    let stopped = tokio::task::spawn_blocking(move || broker.stop()).await;
-    let stopped = stopped.map_err(|error| Failure::failed(format!("stopping the broker: {error}")))?;
-    stopped.map_err(|error| Failure::failed(format!("stopping the broker: {error}")))
+/// Stops all of them at the same time, because they wait for each other's acknowledgements; tells the first error.
+async fn stop_brokers(brokers: Vec<BrokerHandle>) -> Outcome {
+    let stopping: Vec<_> =
+        brokers.into_iter().map(|broker| tokio::task::spawn_blocking(move || broker.stop())).collect();
+    let mut first = Ok(());
+    for stopped in stopping {
+        let failed = |error: &dyn fmt::Display| Failure::failed(format!("stopping a broker: {error}"));
+        let stopped = match stopped.await {
+            Ok(stopped) => stopped.map_err(|error| failed(&error)),
+            Err(error) => Err(failed(&error)),
+        };
+        first = first.and(stopped);
+    }
+    first
+}
+
+/// The data of more nodes than are started would be missing from every chain.
+fn check_nodes(plan: &Plan) -> Outcome {
+    let beyond = plan.node_dir(plan.nodes);
+    match beyond.exists() {
+        true => Err(Failure::usage(format!(
+            "--nodes {}: {} is there, so this data directory is one of more nodes; start as many",
+            plan.nodes,
+            beyond.display()
+        ))),
+        false => Ok(()),
+    }
 }
 
 fn gateway_failed(error: &GatewayError) -> Failure {
@@ -181,6 +220,30 @@ fn advertised(plan: &Plan, listening: SocketAddr) -> String {
 }
 
 impl Plan {
+    /// Where node number `at`, counted from 0, keeps its data.
+    fn node_dir(&self, at: u16) -> PathBuf {
+        self.data_dir.join(format!("node-{}", FIRST_NODE + at))
+    }
+
+    /// Settings of node number `at`, counted from 0.
+    fn broker(&self, at: u16, cluster: ClusterId, secret: &[u8]) -> BrokerConfig {
+        let node = NodeId(u32::from(FIRST_NODE + at));
+        BrokerConfig {
+            listen_host: self.listen.to_string(),
+            advertise_host: self.advertise.clone(),
+            port_base: if self.port_base == 0 { 0 } else { self.port_base + at * PORTS_PER_NODE },
+            shards: self.cores,
+            memory_bytes_per_shard: self.memory_bytes_per_shard,
+            durability: self.durability,
+            segment_bytes_max: self.segment_bytes_max,
+            recycled_bytes_max: self.recycled_bytes_max,
+            retention_check: self.retention_check,
+            spin: self.spin,
+            produce_quota_per_connection: self.produce_quota_per_connection,
+            ..BrokerConfig::new(node, cluster, secret.to_vec(), self.node_dir(at))
+        }
+    }
+
     /// None with port 0, which only the gateway knows once it listens.
     fn gateway_advertise(&self) -> Option<String> {
         (self.gateway_listen.port() != 0).then(|| advertised(self, self.gateway_listen))

@@ -8,6 +8,7 @@
 use std::fmt::Debug;
 
 use minikafka_core::batch::{BatchBuildError, BatchBuilder, BatchView, RecordRef};
+use minikafka_core::chain::peer::PeerMessage;
 use minikafka_core::control::ControlEntry;
 use minikafka_core::coordination::{BrokerRecord, ClusterRecord, GatewayRecord, RingChunk, TopicBucket};
 use minikafka_core::entry::{BodyFormat, Codec, ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
@@ -80,6 +81,10 @@ pub fn messages(data: &[u8]) {
     round_trip::<RangesReply>(data);
     round_trip::<AppendControlRequest>(data);
     round_trip::<AppendControlReply>(data);
+    round_trip::<LearnRequest>(data);
+    round_trip::<LearnReply>(data);
+    round_trip::<PeerMessage<RunBytes>>(data);
+    round_trip::<ComplainRequest>(data);
     round_trip::<RangeState>(data);
 }
 

@@ -32,7 +32,7 @@ fn wrong_command_lines_end_with_2() {
         "consume t --offset 1 --from-beginning",
         "consume t --format %q",
         "produce t --linger-ms x",
-        "dev --nodes 2",
+        "dev --nodes 6",
         "server --listen 0.0.0.0",
         "doctor --log-level a=b=c",
     ] {

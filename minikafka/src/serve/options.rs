@@ -62,8 +62,9 @@ pub struct DevOptions {
     /// Where the gateway listens; port 0: any free one.
     #[arg(long, value_name = "IP:PORT", default_value_t = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), GATEWAY_PORT))]
     gateway_listen: SocketAddr,
-    /// How many nodes; more than one comes with the cluster.
-    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    /// How many nodes, each with its own shards, in this one process; topics have a copy on each of up to three. Node k, counted
+    /// from 0, listens from --port-base + 100 k on.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5))]
     nodes: u16,
 }
 
@@ -107,7 +108,9 @@ pub struct Plan {
     pub command: &'static str,
     /// Where everything is kept.
     pub data_dir: PathBuf,
-    /// How many shards.
+    /// How many nodes.
+    pub nodes: u16,
+    /// How many shards each.
     pub cores: u16,
     /// Port of the first shard; 0: any.
     pub port_base: u16,
@@ -140,15 +143,17 @@ pub struct Plan {
 impl DevOptions {
     /// What these options mean.
     pub fn to_plan(&self) -> Outcome<Plan> {
-        if self.nodes != 1 {
-            return Err(Failure::usage(format!(
-                "--nodes {}: several nodes come with the cluster, which this release does not have yet; leave it at 1",
-                self.nodes
-            )));
-        }
         let listen = self.gateway_listen.ip();
         let advertise = if listen.is_unspecified() { Ipv4Addr::LOCALHOST.to_string() } else { listen.to_string() };
-        self.node.to_plan("dev", listen, advertise, self.gateway_listen, true)
+        let plan = self.node.to_plan("dev", listen, advertise, self.gateway_listen, true)?;
+        let last_port = u32::from(plan.port_base) + u32::from(self.nodes - 1) * 100 + u32::from(plan.cores) - 1;
+        if plan.port_base != 0 && (last_port > u32::from(u16::MAX) || (self.nodes > 1 && plan.cores > 100)) {
+            return Err(Failure::usage(format!(
+                "--port-base {} leaves no ports for {} nodes of {} shards",
+                plan.port_base, self.nodes, plan.cores
+            )));
+        }
+        Ok(Plan { nodes: self.nodes, ..plan })
     }
 }
 
@@ -187,6 +192,7 @@ impl NodeOptions {
         Ok(Plan {
             command,
             data_dir: self.data_dir.clone(),
+            nodes: 1,
             cores,
             port_base: self.port_base,
             listen,
@@ -270,7 +276,9 @@ mod tests {
             let refused = Cli::try_parse_from(line).expect_err("no segment size").to_string();
             assert!(refused.contains("write 8M"), "{refused}");
         }
-        assert!(plan("minikafka dev --nodes 3").unwrap_err().message.contains("come with the cluster"));
+        assert!(plan("minikafka dev --port-base 65400 --nodes 3").unwrap_err().message.contains("3 nodes"));
+        assert!(Cli::try_parse_from(["minikafka", "dev", "--nodes", "6"]).is_err());
+        assert_eq!(plan("minikafka dev --nodes 3").unwrap().nodes, 3);
         assert!(plan("minikafka dev --port-base 65535 --cores 2").unwrap_err().message.contains("--port-base"));
     }
 }
