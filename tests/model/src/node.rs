@@ -403,6 +403,7 @@ impl Interpreter<'_> {
                 node.cut = Some(self.entries.cut(node.log, end.index));
                 self.at_once(node, Event::CutDone, effects);
             }
+            Output::InstallSegment | Output::StartOver => unreachable!("nothing is freed in the model"),
             Output::ReadPoint { index } => {
                 let point = self.entries.point(self.entries.cut(node.log, index));
                 let point = Some(point).filter(|point| point.index == index);
@@ -436,7 +437,8 @@ impl Interpreter<'_> {
             }
             Output::TellCommitted { epoch, stream, to, index } => (to, epoch, PeerBody::Committed { stream, index }),
             Output::RequestCopy { epoch, copy, purpose, source, after, until } => {
-                let body = PeerBody::CopyRequest { copy, from: node.me, to: source, purpose, after, until };
+                let body =
+                    PeerBody::CopyRequest { copy, from: node.me, to: source, purpose, after, until, segment: None };
                 (source, epoch, body)
             }
             _ => return,
@@ -526,6 +528,7 @@ impl Interpreter<'_> {
             }
             CopyOutcome::Disagreed { limit } => self.feed(node, Input::CopyDisagreed { copy, limit }, effects),
             CopyOutcome::Refused { code } => self.feed(node, Input::CopyFailed { copy, code }, effects),
+            CopyOutcome::Segment { .. } | CopyOutcome::Gone { .. } => unreachable!("nothing is freed in the model"),
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::faults::FaultKind;
+use crate::invariants::ViolationKind;
 use crate::run::{Failure, Outcome, RunOptions, run_seed};
 
 /// Which seeds, and how.
@@ -92,7 +93,7 @@ pub fn run_twice(seed: u64, options: &RunOptions) -> Outcome {
     if first.trace_hash != second.trace_hash && first.failure.is_none() {
         let what = format!("is not replayed: {:016x}, then {:016x}", first.trace_hash, second.trace_hash);
         let (steps, trace, plan) = (options.steps, String::new(), String::new());
-        first.failure = Some(Failure { seed, steps, what, trace, plan });
+        first.failure = Some(Failure { seed, steps, kind: ViolationKind::Replay, what, trace, plan });
     }
     first.steps += second.steps;
     first

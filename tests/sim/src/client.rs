@@ -1,13 +1,12 @@
 //! Clients: what they know of the cluster, and who opens partitions for them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use minikafka_core::chain::ChainMember;
 use minikafka_core::chain::controller::Input;
 use minikafka_core::control::ControlEntry;
 use minikafka_core::coordination::RingChunk;
-use minikafka_core::topic::TopicConfig;
 use minikafka_core::wire::{AppendControlRange, AppendControlRequest};
 use minikafka_core::*;
 
@@ -15,11 +14,14 @@ use crate::invariants::Checked;
 use crate::network::place;
 use crate::node::{Caller, Reply, Request};
 use crate::plan::Plan;
-use crate::queue::MS;
+use crate::queue::{MS, SECOND, Time};
 use crate::world::{Event, World};
 
 pub mod consumer;
 pub mod producer;
+
+/// An opening that is not answered is asked for again, as the gateway does.
+const OPENING_TIME_MAX: Time = 2 * SECOND;
 
 /// The world's one topic.
 pub const TOPIC: TopicId = TopicId(0xabc);
@@ -56,13 +58,14 @@ pub const fn range_of(plan: &Plan, partition: u32) -> RangeId {
 /// Opens the partitions, range by range, as the gateway does.
 pub struct Topics {
     unopened: BTreeSet<u32>,
-    asked: BTreeSet<RangeId>,
+    /// Until when an answer is waited for.
+    asked: BTreeMap<RangeId, Time>,
 }
 
 impl Topics {
     /// Nothing is open.
     pub fn new(plan: &Plan) -> Self {
-        Self { unopened: (0..plan.ranges * plan.partitions).collect(), asked: BTreeSet::new() }
+        Self { unopened: (0..plan.ranges * plan.partitions).collect(), asked: BTreeMap::new() }
     }
 
     /// Whether all are open.
@@ -84,16 +87,18 @@ impl World {
             let entries: Vec<u32> = self.topics.unopened.iter().filter(mine).copied().collect();
             let map = self.map.clone();
             let Some((epoch, chain)) = map.range(range).filter(|_| !entries.is_empty()) else { continue };
-            if !self.topics.asked.insert(range) {
+            if self.topics.asked.get(&range).is_some_and(|until| *until > now) {
                 continue;
             }
+            self.topics.asked.insert(range, now + OPENING_TIME_MAX);
             let key = self.range_key(range);
+            self.note("open partitions", [chain[0].node.0.into(), range.0.into(), epoch.0, entries.len() as u64]);
             let open = |partition: u32| AppendControlRange {
                 range: key,
                 epoch: *epoch,
                 entry: ControlEntry::PartitionOpen {
                     partition: partition_key(partition),
-                    config: TopicConfig::default(),
+                    config: self.plan.config_of(partition),
                     version: ConfigVersion::FIRST,
                     start_offset: Offset(0),
                     previous: None,
@@ -109,6 +114,7 @@ impl World {
     /// What came of opening.
     pub fn topic_reply(&mut self, range: RangeId, reply: Reply) -> Checked {
         self.topics.asked.remove(&range);
+        self.note("  opened", [0, range.0.into(), 0, u64::from(matches!(reply, Reply::Append(_)))]);
         let Reply::Append(reply) = reply else { return Ok(()) };
         let unopened: Vec<u32> = self
             .topics

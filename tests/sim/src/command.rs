@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::batch::{BatchOptions, BatchReport, run_batch};
 use crate::run::{Failure, RunOptions};
+use crate::running::tell_seed_of_panic;
 
 /// Options of `minikafka sim`.
 #[derive(Clone, Debug, Args)]
@@ -43,6 +44,7 @@ const TWICE_ONE_IN: u64 = 32;
 
 /// Runs it and prints what came of it; false: something was broken.
 pub fn run(command: &SimCommand) -> bool {
+    tell_seed_of_panic();
     let options = BatchOptions {
         first: command.seed,
         count: command.seeds.or(command.minutes.is_none().then_some(1)),
@@ -50,7 +52,7 @@ pub fn run(command: &SimCommand) -> bool {
         jobs: command.jobs,
         twice_one_in: if command.twice { 1 } else { TWICE_ONE_IN },
         failures_max: command.failures.max(1),
-        run: RunOptions { steps: command.steps, is_verbose: command.verbose },
+        run: RunOptions { steps: command.steps, is_verbose: command.verbose, is_data_only: false },
     };
     let bar = progress(&options);
     let report = run_batch(&options, &|report| {
@@ -81,7 +83,7 @@ fn progress(options: &BatchOptions) -> ProgressBar {
 fn print_failure(failure: &Failure) {
     println!("{}", failure.trace);
     println!("world: {}", failure.plan);
-    println!("seed {}: {}", failure.seed, failure.what);
+    println!("seed {} ({:?}): {}", failure.seed, failure.kind, failure.what);
     println!("replay: minikafka sim --seed {} --steps {} --verbose\n", failure.seed, failure.steps);
 }
 

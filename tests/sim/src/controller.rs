@@ -65,6 +65,11 @@ impl World {
         };
         self.controllers.insert(id, session);
         self.note("controller", [id, 0, 0, 0]);
+        if !self.is_healing && self.random.one_in(2) {
+            // Whoever wished may notice that nobody knows of it any more.
+            let wishes: Vec<_> = self.wishes.iter().map(|(range, nodes)| (*range, nodes.clone())).collect();
+            wishes.into_iter().for_each(|(range, nodes)| self.tell_wish(range, Some(nodes)));
+        }
         let at = now + self.plan.delay(&mut self.random);
         self.queue.add(at, operation(id, CoordinatorOperation::LookAtBrokers));
         self.queue.add(at, operation(id, CoordinatorOperation::LookAtRecord));
@@ -93,7 +98,12 @@ impl World {
                     self.queue.add(at, operation(id, CoordinatorOperation::Read));
                 }
                 Output::Cas { chunk, version } => self.compare_and_set(id, chunk, version),
-                Output::Send { to, message } => self.send_to_shard(id, to, message),
+                Output::Send { to, message } => {
+                    if let Message::Reconcile(request) = &message {
+                        request.ranges.iter().try_for_each(|decision| self.truth.decided(decision))?;
+                    }
+                    self.send_to_shard(id, to, message);
+                }
                 Output::Alert(alert) => {
                     let range = alert.ranges.first().map_or(0, |range| range.0.into());
                     self.note("alert", [id, range, alert.ranges.len() as u64, 0]);
@@ -152,7 +162,8 @@ impl World {
         let caller = Caller::Controller(id, to.shard, Box::new(message.clone()));
         let request = Request::Control(to.shard, message);
         if Plan::once_in(&mut self.random, self.plan.twice_one_in) {
-            let again = now + 1 + self.random.below(3 * SECOND);
+            let late = if self.random.one_in(2) { 100 * MS } else { 3 * SECOND };
+            let again = now + 1 + self.random.below(late);
             self.send_request(again, node, caller.clone(), request.clone());
         }
         self.send_request(at, node, caller, request);

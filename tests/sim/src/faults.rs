@@ -3,12 +3,18 @@
 //! No data are destroyed beyond what the protocol promises to survive: a disk is wiped, or rots, only while its ranges'
 //! chains are whole and act, and never all of them ([`World::can_lose`]).
 
+use std::path::Path;
+
 use minikafka_core::NodeId;
-use minikafka_storage::disk::sim::Faults;
+use minikafka_storage::disk::BLOCK_BYTES;
+use minikafka_storage::disk::sim::{Faults, SimDisk, SimRandom};
 
 use crate::plan::Plan;
 use crate::queue::{MS, SECOND};
 use crate::world::{Event, World};
+
+/// What a disk loses at once.
+const SECTOR_BYTES: u64 = 512;
 
 /// The kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +29,7 @@ pub enum FaultKind {
     KillRestarted,
     /// A disk is wiped.
     Wipe,
-    /// Bits of old data flip.
+    /// Old data rot.
     Rot,
     /// A write fails.
     WriteError,
@@ -31,8 +37,12 @@ pub enum FaultKind {
     ReadError,
     /// A disk is full for a while.
     DiskFull,
+    /// A disk completes nothing for a while, and perhaps the process is killed for it.
+    DiskStall,
     /// A connection breaks.
     Break,
+    /// Two nodes connect a second time.
+    ConnectAgain,
     /// Two nodes do not hear each other for a while.
     CutPair,
     /// One direction between two places is cut.
@@ -53,11 +63,13 @@ pub enum FaultKind {
     ControllerRestart,
     /// Another controller begins while the old one goes on for a while.
     SecondController,
+    /// The operator wants a range elsewhere, or nowhere in particular: not wrong, but always at the wrong time.
+    Wish,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::Kill,
         Self::PowerLoss,
         Self::PowerLossOfAll,
@@ -67,7 +79,9 @@ impl FaultKind {
         Self::WriteError,
         Self::ReadError,
         Self::DiskFull,
+        Self::DiskStall,
         Self::Break,
+        Self::ConnectAgain,
         Self::CutPair,
         Self::CutOneWay,
         Self::Isolate,
@@ -78,6 +92,7 @@ impl FaultKind {
         Self::CoordinatorAway,
         Self::ControllerRestart,
         Self::SecondController,
+        Self::Wish,
     ];
 }
 
@@ -135,16 +150,8 @@ impl World {
                 let is_first = self.nodes.iter().all(|node| !node.has_rot);
                 runs && is_first && self.plan.replication > 2 && self.can_lose(node) && self.rot(node)
             }
-            FaultKind::WriteError | FaultKind::ReadError => {
-                let after = Some(self.random.below(20));
-                let is_write = kind == FaultKind::WriteError;
-                let (write, read) = if is_write { (after, None) } else { (None, after) };
-                self.on_disk(node, |disk| disk.set_faults(Faults { write, read, ..Faults::default() }))
-            }
-            FaultKind::DiskFull => {
-                let room = self.random.below(300_000);
-                self.queue.add(now + Plan::around(&mut self.random, SECOND), Event::DiskRoom { node });
-                self.on_disk(node, |disk| disk.set_capacity(disk.used_bytes() + room))
+            FaultKind::WriteError | FaultKind::ReadError | FaultKind::DiskFull | FaultKind::DiskStall => {
+                self.harm_disk(kind, node)
             }
             FaultKind::Pause => {
                 let until = now + Plan::around(&mut self.random, SECOND);
@@ -170,11 +177,43 @@ impl World {
                 self.restart_controller(both);
                 true
             }
+            FaultKind::Wish => {
+                self.wish();
+                true
+            }
             FaultKind::Break
+            | FaultKind::ConnectAgain
             | FaultKind::CutPair
             | FaultKind::CutOneWay
             | FaultKind::Isolate
             | FaultKind::CutController => self.harm_network(kind, node),
+        }
+    }
+
+    fn harm_disk(&mut self, kind: FaultKind, node: usize) -> bool {
+        let now = self.queue.now();
+        let runs = self.nodes[node].life.is_some();
+        match kind {
+            FaultKind::WriteError | FaultKind::ReadError => {
+                let after = Some(self.random.below(20));
+                let is_write = kind == FaultKind::WriteError;
+                let (write, read) = if is_write { (after, None) } else { (None, after) };
+                self.on_disk(node, |disk| disk.set_faults(Faults { write, read, ..Faults::default() }))
+            }
+            FaultKind::DiskFull => {
+                let room = self.random.below(300_000);
+                self.queue.add(now + Plan::around(&mut self.random, SECOND), Event::DiskRoom { node });
+                self.on_disk(node, |disk| disk.set_capacity(disk.used_bytes() + room))
+            }
+            FaultKind::DiskStall => {
+                let long = Plan::around(&mut self.random, 100 * MS);
+                self.nodes[node].disk_stalled_until = now + long;
+                if runs && self.random.one_in(2) {
+                    self.queue.add(now + 1 + self.random.below(long), Event::NodeStop { node });
+                }
+                runs
+            }
+            _ => unreachable!("{kind:?} is nothing that a disk does"),
         }
     }
 
@@ -184,6 +223,10 @@ impl World {
         let cut: Vec<(usize, usize)> = match kind {
             FaultKind::Break => {
                 self.break_connection(node, other);
+                return true;
+            }
+            FaultKind::ConnectAgain => {
+                self.connect_again(node, other);
                 return true;
             }
             FaultKind::CutPair => vec![(node, other), (other, node)],
@@ -213,7 +256,7 @@ impl World {
         true
     }
 
-    fn on_disk(&mut self, node: usize, harm: impl FnOnce(&minikafka_storage::disk::sim::SimDisk)) -> bool {
+    fn on_disk(&mut self, node: usize, harm: impl FnOnce(&SimDisk)) -> bool {
         match &self.nodes[node].life {
             Some(life) => {
                 harm(&life.disk);
@@ -257,10 +300,9 @@ impl World {
             return false;
         }
         for _ in 0..=self.random.below(3) {
-            let position = self.random.below(bytes);
-            life.disk.flip_bit(path, position, self.random.below(8) as u8);
+            rot_once(&life.disk, path, bytes, &mut self.random);
         }
-        self.nodes[node].has_rot = true;
+        (self.nodes[node].has_rot, self.nodes[node].had_rot) = (true, true);
         true
     }
 
@@ -291,16 +333,12 @@ impl World {
         self.free_network();
         self.coordinator.away_until = 0;
         for node in 0..self.nodes.len() {
-            self.nodes[node].paused_until = 0;
-            let has_failed = self.nodes[node]
-                .life
-                .as_ref()
-                .is_some_and(|life| life.members.values().any(|member| member.view.is_some_and(|view| view.failed)));
+            (self.nodes[node].paused_until, self.nodes[node].disk_stalled_until) = (0, 0);
             self.on_disk(node, |disk| {
                 disk.set_faults(Faults::default());
                 disk.set_capacity(u64::MAX);
             });
-            if has_failed || self.nodes[node].has_rot {
+            if self.has_failed(node) || self.nodes[node].has_rot {
                 self.stop_node(node, false, false);
             }
             if self.nodes[node].has_rot {
@@ -313,5 +351,44 @@ impl World {
             }
         }
         self.restart_controller(0);
+        self.wish_again();
+    }
+
+    fn has_failed(&self, node: usize) -> bool {
+        let Some(life) = &self.nodes[node].life else { return false };
+        let is_failed = life.members.values().any(|member| member.view.is_some_and(|view| view.failed));
+        is_failed || life.shards().iter().any(|shard| shard.has_failed())
+    }
+
+    /// Who was told of a failed write only after the healing is started again, too.
+    pub fn restart_failed(&mut self) {
+        for node in 0..self.nodes.len() {
+            if self.has_failed(node) {
+                self.stop_node(node, false, false);
+                self.queue.add(self.queue.now() + 10 * MS, Event::NodeStart { node });
+            }
+        }
+    }
+}
+
+/// One of the ways in which media lie: a bit flips, sectors are lost, hold something else or cannot be read.
+fn rot_once(disk: &SimDisk, path: &Path, bytes: u64, random: &mut SimRandom) {
+    let position = random.below(bytes);
+    let sector = position / SECTOR_BYTES * SECTOR_BYTES;
+    let run = ((1 + random.below(8)) * SECTOR_BYTES).min(bytes - sector);
+    match random.below(8) {
+        0 => disk.overwrite(path, sector, &vec![0; run as usize]),
+        1 => {
+            let noise: Vec<u8> = (0..run).map(|_| random.next_u64() as u8).collect();
+            disk.overwrite(path, sector, &noise);
+        }
+        2 => {
+            // What was to go here went elsewhere, or the other way round.
+            let from = (random.below(bytes) / SECTOR_BYTES * SECTOR_BYTES).min(bytes - run);
+            let misplaced = disk.contents(path)[from as usize..(from + run) as usize].to_vec();
+            disk.overwrite(path, sector, &misplaced);
+        }
+        3 => disk.spoil(path, position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64),
+        _ => disk.flip_bit(path, position, random.below(8) as u8),
     }
 }

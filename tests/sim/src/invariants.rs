@@ -10,11 +10,50 @@ use minikafka_core::chain::ChainMember;
 use minikafka_core::chain::controller::min_in_sync;
 use minikafka_core::chain::replica::{MemberView, Replica};
 use minikafka_core::coordination::{ActiveChain, RingChunk};
-use minikafka_core::wire::SealReport;
+use minikafka_core::wire::{ReconcileRange, SealReport};
 use minikafka_core::*;
 
-/// What was broken, in words.
-pub type Violation = String;
+/// What was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which sort of promise.
+    pub kind: ViolationKind,
+    /// In words.
+    pub what: String,
+}
+
+/// Sorts of promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ViolationKind {
+    /// What is committed, acknowledged or was read is lost, changed, doubled, or different elsewhere.
+    Data,
+    /// A rule of the protocol, without which data get lost sooner or later.
+    Rule,
+    /// An assert of the code itself.
+    Panic,
+    /// A healed world does not come to rest.
+    Liveness,
+    /// The same seed did something else.
+    Replay,
+}
+
+impl Violation {
+    /// Data are lost, changed, doubled, or different elsewhere.
+    pub fn data(what: impl Into<String>) -> Self {
+        Self { kind: ViolationKind::Data, what: what.into() }
+    }
+
+    /// A rule is broken.
+    pub fn rule(what: impl Into<String>) -> Self {
+        Self { kind: ViolationKind::Rule, what: what.into() }
+    }
+
+    /// A healed world does not come to rest.
+    pub fn liveness(what: impl Into<String>) -> Self {
+        Self { kind: ViolationKind::Liveness, what: what.into() }
+    }
+}
+
 /// Fine, or not.
 pub type Checked = Result<(), Violation>;
 
@@ -38,6 +77,8 @@ pub struct Truth {
     pub commits: u64,
     /// Epochs activated.
     pub epochs: u64,
+    /// A broken rule is nothing yet: only data count.
+    is_data_only: bool,
 }
 
 #[derive(Default)]
@@ -46,6 +87,8 @@ struct RangeTruth {
     /// By index - 1.
     hashes: Vec<Option<RunningHash>>,
     actives: BTreeMap<Epoch, ActiveChain>,
+    /// The end that was decided.
+    decisions: BTreeMap<Epoch, LogPoint>,
     /// What a member had durable while it acted in an epoch.
     durable: BTreeMap<(Epoch, NodeId), LogIndex>,
 }
@@ -62,15 +105,21 @@ struct Told {
 const EPOCHS_KEPT: usize = 64;
 
 impl Truth {
-    /// Nothing happened yet.
-    pub fn new(ranges: u32, partitions: usize) -> Self {
+    /// Nothing happened yet; `is_data_only`: a broken rule does not end the run, so that it shows what comes of it.
+    pub fn new(ranges: u32, partitions: usize, is_data_only: bool) -> Self {
         Self {
             ranges: (0..ranges).map(|_| RangeTruth::default()).collect(),
             told: BTreeMap::new(),
             records: vec![Vec::new(); partitions],
             commits: 0,
             epochs: 0,
+            is_data_only,
         }
+    }
+
+    /// A rule is broken.
+    pub fn rule(&self, what: impl FnOnce() -> String) -> Checked {
+        if self.is_data_only { Ok(()) } else { Err(Violation::rule(what())) }
     }
 
     /// Committed of a range.
@@ -91,46 +140,72 @@ impl Truth {
             return Ok(false);
         }
         let before = log.view.replace(view);
-        let truth = &mut self.ranges[range.0 as usize];
-        let said = |what: String| Err(format!("range {range}, node {} ({view:?}): {what}", me.node));
+        let text = |what: String| format!("range {range}, node {} ({view:?}): {what}", me.node);
         log.follow(before, view, replica);
+        // What it committed or acknowledged in the very step in which another write of its failed counts.
+        let acted = match before {
+            Some(MemberView { acts_in, is_head, .. }) if view.failed => MemberView { acts_in, is_head, ..view },
+            _ => view,
+        };
+        self.acts_by_the_record((me, range), acted).or_else(|what| self.rule(|| text(what)))?;
+        let truth = &mut self.ranges[range.0 as usize];
         let known_committed = view.known_committed.index;
-        if let Some(epoch) = view.acts_in {
-            let Some(active) = truth.actives.get(&epoch) else {
-                return said("acts in an epoch that the record never named".to_owned());
-            };
-            let place = active.chain.iter().position(|member| member == me);
-            if place.is_none() || view.is_head != (place == Some(0)) {
-                return said(format!("acts in a place that {active:?} does not give it"));
-            }
-            truth.durable.insert((epoch, me.node), view.durable);
-            if view.is_head && known_committed > truth.committed {
-                for member in &active.chain {
-                    let durable = truth.durable.get(&(epoch, member.node)).copied().unwrap_or_default();
-                    if durable.max(active.start.index) < known_committed {
-                        return said(format!("commits what node {} has durable only to {durable}", member.node));
-                    }
-                }
-                self.commits += known_committed.0 - truth.committed.0;
-                truth.committed = known_committed;
-            }
-        }
-        if let Some(epoch) = before.and_then(|before| before.acts_in).filter(|_| view.failed) {
-            // What it acknowledged in the very step in which another write of its failed counts.
-            truth.durable.insert((epoch, me.node), view.durable);
-        }
-        if known_committed > truth.committed {
-            return said(format!("knows more to be committed than is: {}", truth.committed));
-        }
         while let Some(point) = log.points.front().copied().filter(|point| point.index <= known_committed) {
             log.points.pop_front();
             if let Some(hash) = truth.disagrees(point) {
-                return said(format!("has {point:?} committed, which was committed as {hash:?}"));
+                let what = format!("has {point:?} committed, which was committed as {hash:?}");
+                return Err(Violation::data(text(what)));
             }
         }
         if let Some(hash) = truth.disagrees(view.known_committed) {
-            return said(format!("has another log committed, which has hash {hash:?} there"));
+            let what = format!("has another log committed, which has hash {hash:?} there");
+            return Err(Violation::data(text(what)));
         }
+        let committed = truth.committed;
+        if known_committed > committed {
+            self.rule(|| text(format!("knows more to be committed than is: {committed}")))?;
+        }
+        self.remembers((me, range), view, is_whole).or_else(|what| self.rule(|| text(what)))?;
+        if is_whole && view.durable < committed && self.is_survivor((me, range), view.marker) {
+            self.rule(|| text(format!("is a survivor and lacks what is committed up to {committed}")))?;
+        }
+        Ok(true)
+    }
+
+    /// Whoever acts does so where the record put it, and a head commits only what all have.
+    fn acts_by_the_record(&mut self, (me, range): (&ChainMember, RangeId), view: MemberView) -> Result<(), String> {
+        let Some(epoch) = view.acts_in else { return Ok(()) };
+        let truth = &mut self.ranges[range.0 as usize];
+        let Some(active) = truth.actives.get(&epoch) else {
+            return Err("acts in an epoch that the record never named".to_owned());
+        };
+        let place = active.chain.iter().position(|member| member == me);
+        if place.is_none() || view.is_head != (place == Some(0)) {
+            return Err(format!("acts in a place that {active:?} does not give it"));
+        }
+        truth.durable.insert((epoch, me.node), view.durable);
+        let committed = view.known_committed.index;
+        if !view.is_head || committed <= truth.committed {
+            return Ok(());
+        }
+        self.commits += committed.0 - truth.committed.0;
+        truth.committed = committed;
+        for member in &active.chain {
+            let durable = truth.durable.get(&(epoch, member.node)).copied().unwrap_or_default();
+            if durable.max(active.start.index) < committed {
+                return Err(format!("commits what node {} has durable only to {durable}", member.node));
+            }
+        }
+        Ok(())
+    }
+
+    /// A disk keeps what was told of it.
+    fn remembers(
+        &mut self,
+        (me, range): (&ChainMember, RangeId),
+        view: MemberView,
+        is_whole: bool,
+    ) -> Result<(), String> {
         let told = self.told.entry((me.store, range)).or_default();
         if view.acts_in.is_some() {
             told.durable = told.durable.max(view.durable);
@@ -138,12 +213,13 @@ impl Truth {
         // A power loss between "there is a log" and the first flush loses the marker, but nothing that was acknowledged.
         let had_nothing = told.durable == LogIndex(0) && view.marker == Epoch(0);
         // The marker of a former member is nobody's business any more, once it learns what others wrote.
-        let matters = truth.actives.last_key_value().is_some_and(|(epoch, _)| told.marker >= *epoch) && !had_nothing;
+        let actives = &self.ranges[range.0 as usize].actives;
+        let matters = actives.last_key_value().is_some_and(|(epoch, _)| told.marker >= *epoch) && !had_nothing;
         if is_whole && (view.promised < told.promised || view.marker < told.marker && matters) {
             let Told { promised, marker, .. } = *told;
-            return said(format!("told of promise {promised} and marker {marker} before, and forgot"));
+            return Err(format!("told of promise {promised} and marker {marker} before, and forgot"));
         }
-        Ok(true)
+        Ok(())
     }
 
     /// A seal report leaves a node whose disk is whole.
@@ -160,12 +236,33 @@ impl Truth {
         });
         let committed = self.ranges[report.range.0 as usize].committed;
         if is_survivor && !report.damaged && report.end.index < committed {
-            return Err(format!(
-                "range {}: {committed} is committed and the survivor on node {} reports {report:?}",
-                report.range, node.node
-            ));
+            let (range, node) = (report.range, node.node);
+            return self.rule(|| {
+                format!("range {range}: {committed} is committed and the survivor on node {node} reports {report:?}")
+            });
         }
         Ok(())
+    }
+
+    /// Whether a member with this marker would be a survivor of the last chain.
+    fn is_survivor(&self, (me, range): (&ChainMember, RangeId), marker: Epoch) -> bool {
+        let is_me = |member: &ChainMember| member.node == me.node && member.store == me.store;
+        let last = self.ranges[range.0 as usize].actives.last_key_value();
+        last.is_some_and(|(epoch, active)| marker >= *epoch && active.chain.iter().any(is_me))
+    }
+
+    /// A controller tells what it decided: the same to everybody, for ever (R5d).
+    pub fn decided(&mut self, decision: &ReconcileRange) -> Checked {
+        let ReconcileRange { range, epoch, end, .. } = *decision;
+        let decisions = &mut self.ranges[range.0 as usize].decisions;
+        let known = *decisions.entry(epoch).or_insert(end);
+        while decisions.len() > EPOCHS_KEPT {
+            decisions.pop_first();
+        }
+        if known == end {
+            return Ok(());
+        }
+        self.rule(|| format!("range {range}: {known:?} was decided in epoch {epoch}, and then {end:?}"))
     }
 
     /// A node told that it is reconciled.
@@ -177,19 +274,21 @@ impl Truth {
     /// The record changed.
     pub fn record(&mut self, old: &RingChunk, new: &RingChunk) -> Checked {
         for (at, (old, record)) in old.ranges.iter().zip(&new.ranges).enumerate() {
-            let truth = &mut self.ranges[at];
             if record.epoch_max() < old.epoch_max() {
-                return Err(format!("range {at}: the record goes back from {old:?} to {record:?}"));
+                self.rule(|| format!("range {at}: the record goes back from {old:?} to {record:?}"))?;
             }
             if old.active.is_some() && record.active.is_none() {
-                return Err(format!("range {at}: its active chain was forgotten"));
+                self.rule(|| format!("range {at}: its active chain was forgotten"))?;
             }
             let Some(active) = &record.active else { continue };
             if old.active.as_ref() == Some(active) {
                 continue;
             }
             self.epochs += 1;
-            truth.activate(active, new.replication).map_err(|what| format!("range {at}: {what} {active:?}"))?;
+            let is_broken = self.ranges[at].is_misformed(active, new.replication);
+            is_broken.map_or(Ok(()), |what| self.rule(|| format!("range {at}: {what} {active:?}")))?;
+            let kept = self.ranges[at].activate(active);
+            kept.map_err(|what| Violation::data(format!("range {at}: {what} {active:?}")))?;
         }
         Ok(())
     }
@@ -202,7 +301,8 @@ impl Truth {
         }
         match records[offset as usize].replace(record) {
             Some(known) if known != record => {
-                Err(format!("partition {}: offset {offset} was {known:?} and is {record:?}", record.partition))
+                let partition = record.partition;
+                Err(Violation::data(format!("partition {partition}: offset {offset} was {known:?} and is {record:?}")))
             }
             _ => Ok(()),
         }
@@ -217,10 +317,10 @@ impl Truth {
                 if let Some((sequence, before)) = last.insert(record.producer, (record.sequence, offset))
                     && sequence >= record.sequence
                 {
-                    return Err(format!(
+                    return Err(Violation::data(format!(
                         "partition {partition}: producer {} has record {} at {offset}, behind {sequence} at {before}",
                         record.producer, record.sequence
-                    ));
+                    )));
                 }
             }
         }
@@ -229,19 +329,21 @@ impl Truth {
 }
 
 impl RangeTruth {
-    fn activate(&mut self, active: &ActiveChain, replication: u16) -> Checked {
-        if self.actives.contains_key(&active.epoch) {
-            return Err("was activated twice in one epoch:".to_owned());
-        }
-        if active.chain.len() < min_in_sync(replication) {
-            return Err("is below the floor:".to_owned());
-        }
+    /// What is wrong with a chain in itself.
+    fn is_misformed(&self, active: &ActiveChain, replication: u16) -> Option<&'static str> {
         let mut nodes: Vec<NodeId> = active.chain.iter().map(|member| member.node).collect();
         nodes.sort();
         nodes.dedup();
-        if nodes.len() < active.chain.len() {
-            return Err("names a node twice:".to_owned());
+        match () {
+            () if self.actives.contains_key(&active.epoch) => Some("was activated twice in one epoch:"),
+            () if active.chain.len() < min_in_sync(replication) => Some("is below the floor:"),
+            () if nodes.len() < active.chain.len() => Some("names a node twice:"),
+            () => None,
         }
+    }
+
+    /// A chain begins where everything committed ends.
+    fn activate(&mut self, active: &ActiveChain) -> Result<(), String> {
         if active.start.index < self.committed {
             return Err(format!("loses what is committed up to {}:", self.committed));
         }

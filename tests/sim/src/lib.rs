@@ -13,13 +13,17 @@ mod controller;
 mod coordinator;
 mod faults;
 mod invariants;
+mod logs;
 mod network;
 mod node;
+mod operator;
 mod plan;
 mod queue;
 mod run;
+mod running;
 mod trace;
 mod world;
 
 pub use batch::{BatchOptions, BatchReport, run_batch};
+pub use invariants::ViolationKind;
 pub use run::{Failure, Outcome, RunOptions, run_seed};

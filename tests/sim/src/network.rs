@@ -29,8 +29,8 @@ pub struct Packet {
 #[derive(Default)]
 struct Channel {
     connection: u64,
-    /// The connection before, when what was on its way still arrives.
-    draining: Option<u64>,
+    /// The connection before, when what was on its way still arrives, and until when that takes.
+    draining: Option<(u64, Time)>,
     last_at: Time,
     /// Waits for the way to be free.
     held: Vec<Packet>,
@@ -48,6 +48,8 @@ pub struct Network {
 pub enum Arrival {
     /// It is there.
     Deliver(Packet),
+    /// It is on its way until then.
+    Later(Time, Packet),
     /// Lost, or held back.
     Nothing,
 }
@@ -90,11 +92,17 @@ impl Network {
     }
 
     /// A packet arrives at the end of its way.
-    pub fn arrive(&mut self, packet: Packet) -> Arrival {
+    pub fn arrive(&mut self, now: Time, packet: Packet) -> Arrival {
         let blocked = self.is_blocked(place(&packet.from), place(&packet.to));
         let channel = self.channel(&packet.from, &packet.to);
-        if channel.connection != packet.connection && channel.draining != Some(packet.connection) {
-            return Arrival::Nothing;
+        if channel.connection != packet.connection {
+            match channel.draining {
+                Some((draining, until)) if draining == packet.connection && until > now => {
+                    return Arrival::Later(until, packet);
+                }
+                Some((draining, _)) if draining == packet.connection => {}
+                _ => return Arrival::Nothing,
+            }
         }
         if blocked || !channel.held.is_empty() {
             channel.held.push(packet);
@@ -109,11 +117,23 @@ impl Network {
         for (from, to) in [(one, other), (other, one)] {
             let at = (from * self.places + to) * shards;
             for channel in &mut self.channels[at..at + shards] {
-                channel.draining = drains.then_some(channel.connection);
+                channel.draining = drains.then_some((channel.connection, 0));
                 channel.connection += 1;
                 channel.last_at = 0;
                 channel.held.clear();
             }
+        }
+    }
+
+    /// Another connection from one place to another while the first still lives: what is on its way arrives `until` then,
+    /// behind or among what is sent from now on.
+    pub fn connect_again(&mut self, from: Place, to: Place, until: Time) {
+        let shards = self.shards * self.shards;
+        let at = (from * self.places + to) * shards;
+        for channel in &mut self.channels[at..at + shards] {
+            channel.draining = Some((channel.connection, until));
+            channel.connection += 1;
+            channel.last_at = 0;
         }
     }
 

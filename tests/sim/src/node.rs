@@ -3,7 +3,7 @@
 //! A life is what a process is: an executor, the shards that ship, and what they say to others, collected in an outbox. A
 //! kill drops it between two polls and leaves of its disk what the medium kept.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -18,11 +18,12 @@ use minikafka_core::chain::replica;
 use minikafka_core::entry::EntryHeader;
 use minikafka_core::wire::{AppendControlReply, AppendControlRequest, FetchRequest};
 use minikafka_core::*;
-use minikafka_storage::disk::Durability;
 use minikafka_storage::disk::sim::{SimDisk, SimExecutor, SimRandom};
+use minikafka_storage::disk::{Disk, Durability};
 use minikafka_storage::{Body, SharedSlice, StorageConfig};
 
 use crate::invariants::MemberLog;
+use crate::plan::Retention;
 use crate::queue::Time;
 
 /// Memory of a shard for fetches and for batches.
@@ -107,8 +108,12 @@ pub struct Node {
     pub wall_skew_ms: i64,
     /// It does nothing until then.
     pub paused_until: Time,
+    /// Its disk completes nothing until then.
+    pub disk_stalled_until: Time,
     /// Bytes of it rotted, and nobody wiped it yet.
     pub has_rot: bool,
+    /// The same, whatever came since: an answer of before may still be under way.
+    pub had_rot: bool,
     /// It shall stay down until the healing.
     pub stays_down: bool,
 }
@@ -174,6 +179,15 @@ impl Completion for Produced {
     }
 }
 
+impl Drop for Node {
+    /// Tasks hold the shards that hold them: without this nothing of a world would ever be freed.
+    fn drop(&mut self) {
+        if let Some(life) = &self.life {
+            life.executor.abandon();
+        }
+    }
+}
+
 impl Node {
     /// A node with an empty disk that does not run yet.
     pub fn new(id: NodeId, shards: u16, random: &mut SimRandom) -> Self {
@@ -189,13 +203,15 @@ impl Node {
             started_at: 0,
             wall_skew_ms: 0,
             paused_until: 0,
+            disk_stalled_until: 0,
             has_rot: false,
+            had_rot: false,
             stays_down: false,
         }
     }
 
     /// Starts a process; its shards open in virtual time.
-    pub fn start(&mut self, now: Time, storage: &StorageConfig, random: &mut SimRandom) {
+    pub fn start(&mut self, now: Time, storage: &StorageConfig, retention: Option<Retention>, random: &mut SimRandom) {
         assert!(self.life.is_none(), "node {} runs already", self.id);
         self.lives += 1;
         self.started_at = now;
@@ -228,7 +244,12 @@ impl Node {
         executor.spawn(async move {
             for setup in setups {
                 match Shard::open(setup).await {
-                    Ok(shard) => opened.borrow_mut().push(shard),
+                    Ok(shard) => {
+                        if let Some(retention) = retention {
+                            shard.disk().spawn(keep_retention(shard.clone(), retention));
+                        }
+                        opened.borrow_mut().push(shard);
+                    }
                     Err(_) => return said.borrow_mut().push(Outgoing::StartFailed),
                 }
             }
@@ -265,7 +286,7 @@ impl Node {
             true => life.disk.crash_now(random.next_u64(), &executor),
             false => life.disk.killed(&executor),
         };
-        self.paused_until = 0;
+        (self.paused_until, self.disk_stalled_until) = (0, 0);
         life.calls.into_values().collect()
     }
 
@@ -384,6 +405,15 @@ impl Life {
 /// Whether a bug is planted for which a start is no new life.
 fn is_restart_forgotten() -> bool {
     is_planted(PlantedBug::RestartWithoutNewEpoch) || is_planted(PlantedBug::PromiseNotPersisted)
+}
+
+/// What `Shard::keep_retention` does, as often as the plan wants it.
+async fn keep_retention(shard: Rc<Shard<SimDisk>>, retention: Retention) {
+    let stopping = Cell::new(false);
+    loop {
+        shard.disk().sleep(Duration::from_micros(retention.check_us)).await;
+        shard.retention_round(true, &stopping).await;
+    }
 }
 
 fn empty_disk(random: &mut SimRandom) -> SimDisk {

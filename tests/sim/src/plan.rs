@@ -3,7 +3,9 @@
 //! Each seed enables a subset of the faults of its own ("swarm testing": Groce and others, 2012), because faults hide each
 //! other: where every node restarts all the time, nothing runs long enough for a slow one to matter.
 
+use minikafka_core::NodeId;
 use minikafka_core::chain::controller::ControllerSettings;
+use minikafka_core::topic::TopicConfig;
 use minikafka_storage::StorageConfig;
 use minikafka_storage::disk::sim::SimRandom;
 
@@ -17,6 +19,8 @@ pub struct Plan {
     pub nodes: usize,
     /// Shards of each.
     pub shards: u16,
+    /// Racks over which the nodes are spread; 0: nobody said.
+    pub racks: u32,
     /// Ranges of the one chunk.
     pub ranges: u32,
     /// Members of a chain.
@@ -57,6 +61,19 @@ pub struct Plan {
     pub storage: StorageConfig,
     /// Whether wall clocks are wrong.
     pub clocks_lie: bool,
+    /// What old records are deleted by, if they are.
+    pub retention: Option<Retention>,
+}
+
+/// What is deleted, and how often that is looked at. Partitions differ, so that live records lie between dead ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Records older than this go; -1: none.
+    pub ms: i64,
+    /// Bytes that a partition keeps; -1: all.
+    pub bytes: i64,
+    /// Each shard looks this often.
+    pub check_us: Time,
 }
 
 fn pick<T: Copy>(random: &mut SimRandom, from: &[T]) -> T {
@@ -84,6 +101,7 @@ impl Plan {
         Self {
             nodes,
             shards: if random.one_in(4) { 2 } else { 1 },
+            racks: pick(random, &[0, 0, 2, 3]),
             ranges: pick(random, &[1, 1, 2, 4]),
             replication,
             partitions: 1 + random.below(3) as u32,
@@ -104,7 +122,26 @@ impl Plan {
             controller,
             storage: storage(random),
             clocks_lie: random.one_in(2),
+            retention: if random.one_in(2) { Some(retention(random)) } else { None },
         }
+    }
+
+    /// Settings of a partition.
+    pub fn config_of(&self, partition: u32) -> TopicConfig {
+        match self.retention {
+            Some(Retention { ms, bytes, .. }) if partition.is_multiple_of(2) => {
+                TopicConfig { retention_ms: ms, retention_bytes: bytes, ..TopicConfig::default() }
+            }
+            Some(Retention { bytes, .. }) => {
+                TopicConfig { retention_ms: -1, retention_bytes: bytes.saturating_mul(6), ..TopicConfig::default() }
+            }
+            None => TopicConfig::default(),
+        }
+    }
+
+    /// Where a node is.
+    pub fn rack(&self, node: NodeId) -> String {
+        node.0.checked_rem(self.racks).map_or_else(String::new, |rack| format!("rack-{rack}"))
     }
 
     /// Nothing goes wrong any more.
@@ -130,6 +167,14 @@ impl Plan {
     pub fn around(random: &mut SimRandom, mean: Time) -> Time {
         let scale = if random.one_in(16) { mean * 8 } else { mean * 2 };
         1 + random.below(scale.min(100 * SECOND))
+    }
+}
+
+fn retention(random: &mut SimRandom) -> Retention {
+    Retention {
+        ms: pick(random, &[-1, -1, 500, 3_000]),
+        bytes: pick(random, &[1 << 13, 1 << 15, 1 << 17]),
+        check_us: pick(random, &[50, 200, 1_000]) * MS,
     }
 }
 

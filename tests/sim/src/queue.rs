@@ -49,6 +49,11 @@ impl<E> Queue<E> {
         self.now
     }
 
+    /// Events to come.
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// Adds an event; one of the past happens now.
     pub fn add(&mut self, at: Time, event: E) {
         self.added += 1;

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use minikafka_core::RangeId;
+use minikafka_core::coordination::ActiveChain;
 
 use crate::client::consumer::Consumer;
 use crate::client::range_of;
 use crate::faults::FaultKind;
-use crate::invariants::Checked;
+use crate::invariants::{Checked, Violation, ViolationKind};
 use crate::network::place;
 use crate::queue::{SECOND, Time};
+use crate::running::RunningSeed;
 use crate::world::{Event, World};
 
 /// Virtual time of phase one, at most.
@@ -27,6 +29,8 @@ pub struct RunOptions {
     pub steps: u64,
     /// Print everything that happens.
     pub is_verbose: bool,
+    /// Go on when a rule is broken, until data are.
+    pub is_data_only: bool,
 }
 
 /// What a run was like.
@@ -55,6 +59,8 @@ pub struct Failure {
     pub seed: u64,
     /// In how many steps of phase one it was run.
     pub steps: u64,
+    /// What sort of promise was broken.
+    pub kind: ViolationKind,
     /// What was broken.
     pub what: String,
     /// The last that happened.
@@ -65,12 +71,17 @@ pub struct Failure {
 
 /// Runs a seed to its end, or to its first violation.
 pub fn run_seed(seed: u64, options: &RunOptions) -> Outcome {
-    let mut world = World::new(seed, options.is_verbose);
+    let _running = RunningSeed::begin(seed, options.steps);
+    let mut world = World::new(seed, options);
     let run = catch_unwind(AssertUnwindSafe(|| world.run(options.steps)));
-    let ended = run.unwrap_or_else(|panic| Err(format!("panicked: {}", panic_text(&*panic))));
-    let failure = ended.err().map(|what| Failure {
+    let ended = run.unwrap_or_else(|panic| {
+        let what = format!("panicked: {}", panic_text(&*panic));
+        Err(Violation { kind: ViolationKind::Panic, what })
+    });
+    let failure = ended.err().map(|Violation { kind, what }| Failure {
         seed,
         steps: options.steps,
+        kind,
         what,
         trace: world.trace.tail(),
         plan: format!("{:?}", world.plan),
@@ -110,9 +121,11 @@ impl World {
             for _ in 0..LOOK_STEPS {
                 self.step()?;
             }
+            self.restart_failed();
             let Some(left) = left(self) else { return Ok(()) };
             if self.queue.now() > deadline {
-                return Err(format!("healed and it never {what}: {left}; alerts: {:?}", self.alerts()));
+                let alerts = self.alerts();
+                return Err(Violation::liveness(format!("healed and it never {what}: {left}; alerts: {alerts:?}")));
             }
         }
     }
@@ -128,8 +141,13 @@ impl World {
         let wanted = usize::from(self.plan.replication).min(self.nodes.len());
         for (at, record) in self.coordinator.chunk.ranges.iter().enumerate() {
             let range = RangeId(at as u32);
-            let Some(active) = record.active.as_ref().filter(|active| active.chain.len() == wanted) else {
-                return Some(format!("range {at} is {record:?}"));
+            let wish = self.wishes.get(&range);
+            let is_wanted = |active: &&ActiveChain| match wish {
+                Some(nodes) => active.chain.iter().map(|member| &member.node).eq(nodes),
+                None => active.chain.len() == wanted,
+            };
+            let Some(active) = record.active.as_ref().filter(is_wanted) else {
+                return Some(format!("range {at}, wanted on {wish:?}, is {record:?}"));
             };
             let committed = self.truth.committed(range);
             for member in &active.chain {
@@ -213,7 +231,9 @@ impl World {
                 }
             }
         }
-        let report = self.history.check();
-        if report.anomalies.is_empty() { Ok(()) } else { Err(report.to_string()) }
+        let mut history = std::mem::take(&mut self.history);
+        self.dump_logs(&mut history)?;
+        let report = history.check();
+        if report.anomalies.is_empty() { Ok(()) } else { Err(Violation::data(report.to_string())) }
     }
 }

@@ -20,12 +20,16 @@ use crate::client::{ClusterMap, Topics};
 use crate::controller::{Controller, CoordinatorOperation};
 use crate::coordinator::Coordinator;
 use crate::faults::FaultKind;
-use crate::invariants::{Checked, Truth};
+use crate::invariants::{Checked, Truth, Violation};
 use crate::network::{Arrival, Network, Packet, place};
 use crate::node::{CallId, Caller, Node, Outgoing, Reply, Request};
 use crate::plan::Plan;
 use crate::queue::{MS, Queue, SECOND, Time};
+use crate::run::RunOptions;
 use crate::trace::Trace;
+
+/// Events that wait at once, in a world that does not run away.
+const EVENTS_MAX: usize = 100_000;
 
 /// What can happen.
 pub enum Event {
@@ -107,6 +111,8 @@ pub struct World {
     pub producers: Vec<Producer>,
     /// The consumers.
     pub consumers: Vec<Consumer>,
+    /// Where the operator wants each range, if anywhere.
+    pub wishes: BTreeMap<RangeId, Vec<NodeId>>,
     /// Faults so far.
     pub faults: BTreeMap<FaultKind, u64>,
     /// Phase two: nothing goes wrong any more, and nothing new is sent.
@@ -118,7 +124,7 @@ pub struct World {
 
 impl World {
     /// A world of `seed`, at its beginning.
-    pub fn new(seed: u64, is_verbose: bool) -> Self {
+    pub fn new(seed: u64, options: &RunOptions) -> Self {
         // Seeds that lie side by side shall not give streams that do.
         let mut random = SimRandom::new(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ 0x5eed);
         let plan = Plan::draw(&mut random);
@@ -131,10 +137,10 @@ impl World {
         let mut world = Self {
             random,
             queue: Queue::new(),
-            trace: Trace::new(is_verbose),
+            trace: Trace::new(options.is_verbose),
             history: History::default(),
             acknowledged: 0,
-            truth: Truth::new(plan.ranges, partitions),
+            truth: Truth::new(plan.ranges, partitions, options.is_data_only),
             network: Network::new(nodes.len(), usize::from(shards)),
             nodes,
             coordinator,
@@ -143,6 +149,7 @@ impl World {
             topics: Topics::new(&plan),
             producers: Vec::new(),
             consumers: Vec::new(),
+            wishes: BTreeMap::new(),
             faults: BTreeMap::new(),
             is_healing: false,
             steps: 0,
@@ -183,6 +190,9 @@ impl World {
 
     /// Does the next thing.
     pub fn step(&mut self) -> Checked {
+        if self.queue.len() > EVENTS_MAX {
+            return Err(Violation::liveness(format!("{EVENTS_MAX} events wait: messages breed messages")));
+        }
         let event = self.queue.take().expect("somebody always has a turn or a tick to come");
         self.steps += 1;
         match event {
@@ -245,7 +255,7 @@ impl World {
             return Ok(());
         }
         let now = self.queue.now();
-        self.nodes[node].start(now, &self.plan.storage, &mut self.random);
+        self.nodes[node].start(now, &self.plan.storage, self.plan.retention, &mut self.random);
         let life = self.nodes[node].lives;
         self.note("start", [node as u64 + 1, life.into(), 0, 0]);
         self.queue.add(now + self.random.below(limits::TICK_MS * MS), Event::NodeTick { node, life });
@@ -313,6 +323,22 @@ impl World {
         self.note("connection breaks", [one as u64 + 1, other as u64 + 1, drains.into(), 0]);
     }
 
+    /// A second connection between two nodes while the first still delivers; each end may learn that the first is gone.
+    pub fn connect_again(&mut self, one: usize, other: usize) {
+        for (from, to) in [(one, other), (other, one)] {
+            if self.random.one_in(3) {
+                continue;
+            }
+            let until = self.queue.now() + Plan::around(&mut self.random, 20 * MS);
+            self.network.connect_again(from, to, until);
+            if self.random.one_in(2) {
+                let lost = self.identity(to);
+                self.tell_lost(from, lost, 50 * MS);
+            }
+        }
+        self.note("second connection", [one as u64 + 1, other as u64 + 1, 0, 0]);
+    }
+
     /// What was held back by a cut goes on, or its connection breaks.
     pub fn free_network(&mut self) {
         let breaks = self.random.one_in(2);
@@ -348,6 +374,12 @@ impl World {
             return Ok(());
         }
         let now = self.queue.now();
+        let stalled_until = self.nodes[node].disk_stalled_until;
+        if stalled_until > now {
+            self.steps -= 1;
+            self.queue.add(stalled_until, Event::NodeTimer { node, life });
+            return Ok(());
+        }
         let skew = self.nodes[node].wall_skew_ms;
         let alive = self.nodes[node].life.as_mut().expect("it was looked at just now");
         alive.timer_at = Time::MAX;
@@ -380,7 +412,15 @@ impl World {
             self.queue.add(until, Event::Peer(packet));
             return Ok(());
         }
-        let Arrival::Deliver(packet) = self.network.arrive(*packet) else { return Ok(()) };
+        let packet = match self.network.arrive(self.queue.now(), *packet) {
+            Arrival::Deliver(packet) => packet,
+            Arrival::Later(until, packet) => {
+                self.steps -= 1;
+                self.queue.add(until, Event::Peer(Box::new(packet)));
+                return Ok(());
+            }
+            Arrival::Nothing => return Ok(()),
+        };
         if !self.nodes[node].is_at(packet.to.incarnation) {
             return Ok(());
         }
@@ -575,6 +615,7 @@ impl World {
                     Reply::Control(answer) => answer,
                     _ => Answer::Lost,
                 };
+                self.trace.say(&format_args!("{to:?} answers {answer:?}"));
                 self.tell_controller(controller, Input::Answered { to, message: *message, answer })
             }
             (Caller::Topics(range), reply) => self.topic_reply(range, reply),
@@ -601,7 +642,7 @@ impl World {
         let record = BrokerRecord {
             node: *id,
             shards: (0..*shards).map(|shard| format!("node-{id}:{shard}")).collect(),
-            rack: String::new(),
+            rack: self.plan.rack(*id),
             incarnation: alive.incarnation,
             store: *store,
             version: String::new(),

@@ -9,7 +9,7 @@ use minikafka_core::wire::{FetchPartition, FetchReply, FetchRequest, FetchedPart
 use minikafka_core::*;
 
 use super::{ClusterMap, partition_key, range_of};
-use crate::invariants::Checked;
+use crate::invariants::{Checked, Violation};
 use crate::network::place;
 use crate::node::{Caller, Reply, Request};
 use crate::plan::Plan;
@@ -140,23 +140,25 @@ impl World {
             let partition = fetched.partition.partition.0;
             let (mine, rest) = entries.split_at(fetched.entries_bytes as usize);
             entries = rest;
-            if fetched.error.is_none() {
+            let position = self.consumers[consumer].positions[partition as usize];
+            let is_deleted = fetched.error == Some(ErrorCode::OffsetOutOfRange)
+                && self.plan.retention.is_some()
+                && fetched.log_start.0 > position;
+            if fetched.error.is_none() || is_deleted {
                 self.polled(consumer, node, fetched);
             }
             match fetched.error {
+                Some(_) if is_deleted => self.consumers[consumer].positions[partition as usize] = fetched.log_start.0,
                 None => self.take_entries(consumer, node, partition, mine)?,
                 Some(ErrorCode::OffsetOutOfRange | ErrorCode::Moved | ErrorCode::UnknownPartition) => {
                     let offset = self.consumers[consumer].positions[partition as usize];
-                    return Err(format!(
-                        "partition {partition}: node {} refuses offset {offset}: {fetched:?}",
-                        node + 1
-                    ));
+                    let what = format!("node {} refuses offset {offset}: {fetched:?}", node + 1);
+                    return Err(Violation::data(format!("partition {partition}: {what}")));
                 }
-                Some(code) if code == ErrorCode::DataDamaged && !self.nodes[node].has_rot => {
-                    return Err(format!(
-                        "partition {partition}: node {} says its data are damaged: {fetched:?}",
-                        node + 1
-                    ));
+                Some(code) if code == ErrorCode::DataDamaged && !self.nodes[node].had_rot => {
+                    let what = format!("node {} says its data are damaged: {fetched:?}", node + 1);
+                    self.truth.rule(|| format!("partition {partition}: {what}"))?;
+                    self.ask_map_to_read(consumer);
                 }
                 Some(_) => self.ask_map_to_read(consumer),
             }
@@ -182,8 +184,10 @@ impl World {
 
     fn take_entries(&mut self, consumer: usize, node: usize, partition: u32, mut entries: &[u8]) -> Checked {
         let range = range_of(&self.plan, partition);
-        let broken =
-            |what: &str| Err(format!("partition {partition} of range {range}: node {} serves {what}", node + 1));
+        let broken = |what: &str| {
+            let node = node + 1;
+            Err(Violation::data(format!("partition {partition} of range {range}: node {node} serves {what}")))
+        };
         while !entries.is_empty() {
             let Ok(header) = EntryHeader::decode(entries) else { return broken("what is no entry") };
             if header.kind != EntryKind::Batch || header.partition_key() != partition_key(partition) {

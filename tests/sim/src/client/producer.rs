@@ -10,7 +10,7 @@ use minikafka_core::entry::EntryHeader;
 use minikafka_core::*;
 
 use super::{ClusterMap, partition_key, range_of};
-use crate::invariants::Checked;
+use crate::invariants::{Checked, Violation};
 use crate::network::place;
 use crate::node::{Caller, Reply, Request};
 use crate::plan::Plan;
@@ -203,10 +203,12 @@ impl World {
             }
             Reply::Produced(Answer::Refused { code, epoch }) => {
                 if code == ErrorCode::UnknownProducer && batch.attempt == attempt && batch.sent_at > at.stored_since {
-                    return Err(format!("partition {partition}: producer {producer} has records there and is unknown"));
+                    let what = format!("producer {producer} has records there and is unknown");
+                    return Err(Violation::data(format!("partition {partition}: {what}")));
                 }
                 if !code.is_retriable() && code != ErrorCode::UnknownProducer {
-                    return Err(format!("partition {partition}: a batch of producer {producer} is refused: {code}"));
+                    let what = format!("a batch of producer {producer} is refused: {code}");
+                    return Err(Violation::rule(format!("partition {partition}: {what}")));
                 }
                 if batch.attempt == attempt {
                     batch.deadline = None;
