@@ -49,6 +49,16 @@ prepare_compiler() {
     apt_install build-essential || fail "no C compiler (cc): install gcc or clang"
 }
 
+# ZooKeeper's jars and a Java to run them, which the coordinator's tests start themselves: nothing runs as a service. Jars of
+# an unpacked release do as well: MINIKAFKA_ZOOKEEPER_CLASSPATH='DIRECTORY/lib/*'.
+prepare_zookeeper() {
+    local how="install it from your distribution, or unpack a release and set MINIKAFKA_ZOOKEEPER_CLASSPATH='DIRECTORY/lib/*'"
+    command -v java >/dev/null || apt_install default-jre-headless || fail "no Java to run ZooKeeper with: $how"
+    if [ -z "${MINIKAFKA_ZOOKEEPER_CLASSPATH:-}" ] && [ ! -r /usr/share/java/zookeeper.jar ]; then
+        apt_install libzookeeper-java || fail "no ZooKeeper for the coordinator's tests: $how"
+    fi
+}
+
 # Rust, with the components named as arguments.
 prepare_rust() {
     if ! command -v cargo >/dev/null && [ -r "${CARGO_HOME:-$HOME/.cargo}/env" ]; then
