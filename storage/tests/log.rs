@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_lite::future;
 use history::disks::{on_real_disk, on_simulated_disk};
 use history::*;
 use minikafka_core::limits::READ_AHEAD_CHUNKS;
@@ -205,7 +206,13 @@ async fn truncation_and_marker_last<D: Disk>(disk: D, dir: PathBuf) {
     assert!(log.truncate_to(path[4], &mut state).await.is_err(), "below what is committed");
     let point = path[19];
     assert_eq!(log.point_at(LogIndex(20)).await.expect("read"), Some(point));
-    log.truncate_to(point, &mut state).await.expect("truncate");
+    assert!(log.must_roll(1 << 20), "more than a segment holds");
+    {
+        let mut cut = std::pin::pin!(log.truncate_to(point, &mut state));
+        assert!(future::poll_once(cut.as_mut()).await.is_none());
+        assert!(!log.must_roll(1 << 20), "while it is cut nothing is appended, so whoever asks need not roll it");
+        cut.await.expect("truncate");
+    }
     assert_eq!((log.end(), state.end, log.last_epoch()), (point, point, Epoch(1)));
     assert!(log.persist_marker(Epoch(2)).await.expect("a marker"));
     (writer.state, writer.epoch) = (state, Epoch(2));

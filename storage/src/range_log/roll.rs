@@ -32,7 +32,8 @@ const SEGMENT_SLOW_MS: i64 = 3_600_000;
 impl<D: Disk> State<D> {
     /// Whether an entry of `entry_bytes` belongs into the next segment.
     pub fn must_roll(&self, entry_bytes: usize) -> bool {
-        let Some(active) = self.active() else { return false };
+        // While it is cut, dropped or closed nothing is appended, whoever asks.
+        let Some(active) = self.active().filter(|_| !self.stopped) else { return false };
         let Some(unsealed) = active.unsealed() else { return false };
         let open_bytes = self.open.as_ref().map_or(0, |open| open.padded_bytes());
         if unsealed.write_position + open_bytes == 0 {
