@@ -182,6 +182,8 @@ pub const HEARTBEAT_TICKS: u32 = 5;
 pub const STALL_TICKS_MAX: u32 = 30;
 /// Ticks without a word from chain or controller after which a member stops serving reads (R4), and complains (R8).
 pub const SILENCE_TICKS_MAX: u32 = 50;
+/// Ticks after which a complaint is said again while its reason lasts: complaints are hints, and may be lost (R8).
+pub const COMPLAINT_REPEAT_TICKS: u32 = SILENCE_TICKS_MAX;
 /// Ticks between two attempts to open a stream or to ask a source again.
 pub const PEER_RETRY_TICKS: u32 = 2;
 /// Most entries that a learner may lack of what its source knows to be committed when it is taken into the chain (R7).

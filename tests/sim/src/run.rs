@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use minikafka_core::RangeId;
-use minikafka_core::coordination::ActiveChain;
+use minikafka_core::coordination::{ActiveChain, RangeRecord};
 
 use crate::client::consumer::Consumer;
 use crate::client::range_of;
@@ -168,45 +168,52 @@ impl World {
         Some(format!("producer {producer} has batches that are not answered"))
     }
 
-    /// Every member of every chain serves everything, and the same.
+    /// Every member of every chain serves everything, and the same; also those of chains that form in the meantime.
     fn read_everything(&mut self) -> Checked {
-        let first = self.consumers.len();
-        let chains: Vec<(RangeId, usize)> = self
-            .coordinator
-            .chunk
-            .ranges
-            .iter()
-            .enumerate()
-            .flat_map(|(at, record)| {
-                let chain = record.active.iter().flat_map(|active| &active.chain);
-                chain.map(move |member| (RangeId(at as u32), place(member)))
-            })
-            .collect();
-        for (range, node) in chains {
-            self.consumers.push(Consumer::fixed(
-                self.consumers.len(),
-                &self.plan,
-                self.map.clone(),
-                &mut self.history,
-                (range, node),
-            ));
-            let consumer = self.consumers.len() - 1;
-            self.queue.add(self.queue.now(), Event::ConsumerTurn { consumer });
+        let mut asked = Vec::new();
+        loop {
+            let news: Vec<_> = self.members().into_iter().filter(|member| !asked.contains(member)).collect();
+            if news.is_empty() {
+                return Ok(());
+            }
+            for member in news {
+                asked.push(member);
+                let consumer = self.consumers.len();
+                let reader = Consumer::fixed(consumer, &self.plan, self.map.clone(), &mut self.history, member);
+                self.consumers.push(reader);
+                self.queue.add(self.queue.now(), Event::ConsumerTurn { consumer });
+            }
+            self.read_to_the_end()?;
         }
+    }
+
+    fn read_to_the_end(&mut self) -> Checked {
         let ends: Vec<u64> = (0..self.plan.ranges * self.plan.partitions).map(|at| self.end_of(at)).collect();
         self.converge("serves all", |world| {
+            let members = world.members();
             world.consumers.iter().enumerate().find_map(|(at, consumer)| {
+                // Who left the chain need not serve.
+                consumer.fixed.filter(|fixed| !members.contains(fixed)).map_or(Some(()), |_| None)?;
                 let reads = |partition: &usize| {
                     consumer.fixed.is_none_or(|(range, _)| range_of(&world.plan, *partition as u32) == range)
                 };
                 let behind = (0..ends.len()).filter(reads).find(|at| consumer.positions[*at] < ends[*at])?;
-                let (position, is_last) = (consumer.positions[behind], at >= first);
+                let (position, from) = (consumer.positions[behind], consumer.fixed.map(|(_, node)| node + 1));
                 Some(format!(
-                    "consumer {at} (last: {is_last}) is at {position} of partition {behind}, not {}",
+                    "consumer {at} (of node {from:?}) is at {position} of partition {behind}, not {}",
                     ends[behind]
                 ))
             })
         })
+    }
+
+    /// Who is in the chain of which range.
+    fn members(&self) -> Vec<(RangeId, usize)> {
+        let members_of = |(at, record): (usize, &RangeRecord)| -> Vec<(RangeId, usize)> {
+            let chain = record.active.iter().flat_map(|active| &active.chain);
+            chain.map(|member| (RangeId(at as u32), place(member))).collect()
+        };
+        self.coordinator.chunk.ranges.iter().enumerate().flat_map(members_of).collect()
     }
 
     /// The committed end of a partition, at its head.
@@ -223,10 +230,11 @@ impl World {
     /// The whole history of the clients.
     fn judge(&mut self) -> Checked {
         self.truth.check_order()?;
+        let members = self.members();
         for consumer in &self.consumers {
             for partition in 0..consumer.positions.len() {
                 let range = range_of(&self.plan, partition as u32);
-                if consumer.fixed.is_some_and(|(fixed, _)| fixed == range) {
+                if consumer.fixed.is_some_and(|fixed| fixed.0 == range && members.contains(&fixed)) {
                     consumer.finish(partition, &mut self.history);
                 }
             }

@@ -54,6 +54,10 @@ impl Replica {
     }
 
     pub(super) fn durable_advanced(&mut self, index: LogIndex, out: &mut Vec<Output>) {
+        if self.standing == Standing::Failed {
+            // What was being cut or installed when it failed was done behind its back.
+            return;
+        }
         debug_assert!(index <= self.state.end().index, "what was never appended cannot be durable");
         self.durable = self.durable.max(index);
         match self.standing {

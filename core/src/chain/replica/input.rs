@@ -1,5 +1,7 @@
 //! What happens to a member: requests of clients and the controller, words of other members, news of the own disk, time.
 
+#[cfg(doc)]
+use super::Output;
 use crate::chain::ChainMember;
 use crate::control::ControlEntry;
 use crate::entry::EntryHeader;

@@ -1,5 +1,7 @@
 //! What a member wants done: writes, words to other members and the controller, answers.
 
+#[cfg(doc)]
+use super::Input;
 use super::RequestId;
 use crate::chain::ChainMember;
 use crate::chain::peer::{Complaint, CopyPurpose};

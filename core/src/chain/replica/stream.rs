@@ -14,7 +14,9 @@ use crate::chain::peer::{Complaint, ComplaintReason};
 use crate::chain::planted::{PlantedBug, is_planted};
 use crate::error_code::ErrorCode;
 use crate::ids::*;
-use crate::limits::{HEARTBEAT_TICKS, LINK_LOST_TICKS, PEER_RETRY_TICKS, SILENCE_TICKS_MAX, STALL_TICKS_MAX};
+use crate::limits::{
+    COMPLAINT_REPEAT_TICKS, HEARTBEAT_TICKS, LINK_LOST_TICKS, PEER_RETRY_TICKS, SILENCE_TICKS_MAX, STALL_TICKS_MAX,
+};
 
 /// A request for a stream, kept while this member is not told yet that it acts.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +39,7 @@ pub(super) struct Upstream {
     pub quiet_ticks: u32,
     /// Since its connection broke, unless it opened a stream again.
     lost_ticks: Option<u32>,
-    complained: bool,
+    complained: Complained,
 }
 
 impl Upstream {
@@ -49,13 +51,13 @@ impl Upstream {
             acknowledged: start,
             quiet_ticks: 0,
             lost_ticks: None,
-            complained: false,
+            complained: Complained::default(),
         }
     }
 
     pub fn heard(&mut self) {
         self.quiet_ticks = 0;
-        self.complained = false;
+        self.complained.forget();
     }
 
     /// Takes a stream, unless it is not newer than one that was taken.
@@ -90,9 +92,35 @@ impl Upstream {
             Some(LINK_LOST_TICKS) => Some(ComplaintReason::LinkLost),
             _ => (self.quiet_ticks == SILENCE_TICKS_MAX).then_some(ComplaintReason::Silent),
         };
-        let reason = reason.filter(|_| !self.complained);
-        self.complained |= reason.is_some();
-        reason
+        self.complained.tick();
+        self.complained.about(reason)
+    }
+}
+
+/// What a neighbour was complained about, so that it is not said at every tick, and how long ago.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Complained(Option<(ComplaintReason, u32)>);
+
+impl Complained {
+    /// What there is to say: nothing if it was said a short while ago.
+    fn about(&mut self, reason: Option<ComplaintReason>) -> Option<ComplaintReason> {
+        let news = reason.filter(|_| self.0.is_none())?;
+        self.0 = Some((news, 0));
+        Some(news)
+    }
+
+    /// A complaint may be lost, and nothing else would end what it is about.
+    fn tick(&mut self) {
+        self.0 = self.0.map(|(reason, ticks)| (reason, ticks + 1)).filter(|(_, ticks)| *ticks < COMPLAINT_REPEAT_TICKS);
+    }
+
+    /// It works again.
+    fn forget(&mut self) {
+        self.0 = None;
+    }
+
+    fn forget_only(&mut self, reason: ComplaintReason) {
+        self.0 = self.0.filter(|(said, _)| *said != reason);
     }
 }
 
@@ -125,7 +153,7 @@ pub(super) struct Downstream {
     stalled_ticks_max: u32,
     /// Since the successor was last heard.
     pub quiet_ticks: u32,
-    complained: Option<ComplaintReason>,
+    complained: Complained,
 }
 
 impl Downstream {
@@ -140,7 +168,7 @@ impl Downstream {
             stalled_ticks: 0,
             stalled_ticks_max: STALL_TICKS_MAX + behind_successor * HEARTBEAT_TICKS,
             quiet_ticks: 0,
-            complained: None,
+            complained: Complained::default(),
         }
     }
 
@@ -148,7 +176,8 @@ impl Downstream {
     pub fn heard_acknowledgement(&mut self, index: LogIndex, end: LogIndex) {
         self.quiet_ticks = 0;
         if index > self.acknowledged || index == end {
-            (self.stalled_ticks, self.complained) = (0, None);
+            self.stalled_ticks = 0;
+            self.complained.forget();
         }
         self.acknowledged = self.acknowledged.max(index);
     }
@@ -193,14 +222,8 @@ impl Downstream {
         };
         let is_stalled =
             is_unanswered || self.stalled_ticks == self.stalled_ticks_max || self.quiet_ticks == SILENCE_TICKS_MAX;
-        (is_due, self.complaint(is_stalled.then_some(ComplaintReason::Stalled)))
-    }
-
-    /// Complains once about what goes wrong, until it works again.
-    fn complaint(&mut self, reason: Option<ComplaintReason>) -> Option<ComplaintReason> {
-        let reason = reason.filter(|_| self.complained.is_none());
-        self.complained = self.complained.or(reason);
-        reason
+        self.complained.tick();
+        (is_due, self.complained.about(is_stalled.then_some(ComplaintReason::Stalled)))
     }
 }
 
@@ -244,7 +267,7 @@ impl Replica {
         }
         // What was told on the stream before may be lost: the next tick tells it again.
         (downstream.phase, downstream.told_committed) = (Phase::Open, LogIndex(0));
-        downstream.complained = downstream.complained.filter(|reason| *reason != ComplaintReason::LinkLost);
+        downstream.complained.forget_only(ComplaintReason::LinkLost);
         let to = downstream.successor;
         out.push(Output::StreamFrom { epoch, stream, to, after: end.index });
     }
@@ -293,7 +316,7 @@ impl Replica {
         }
         if let Some(downstream) = active.downstream.as_mut().filter(|downstream| downstream.successor == member) {
             downstream.close(out);
-            if let Some(reason) = downstream.complaint(Some(ComplaintReason::LinkLost)) {
+            if let Some(reason) = downstream.complained.about(Some(ComplaintReason::LinkLost)) {
                 self.complain(member.node, reason, out);
             }
         }

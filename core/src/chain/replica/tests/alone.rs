@@ -139,6 +139,7 @@ fn a_failed_write_is_final() {
     );
     assert!(matches!(out[0], Output::Answer { request: answered, .. } if answered == request));
     assert_eq!(member.durable(2), [], "a later success is not trusted");
+    assert_eq!(member.durable(99), [], "nor what was being installed when it failed, which the machine is not told of");
     assert_eq!(codes(&member.produce(1, 10).1), [ErrorCode::RangeFailed]);
     assert_eq!(member.seal(2).error, Some(ErrorCode::RangeFailed));
 }

@@ -1,7 +1,9 @@
 //! Neighbours: streams, acknowledgements, what is committed, signs of life (R1, R3, R4, R8).
 
 use super::*;
-use crate::limits::{HEARTBEAT_TICKS, LINK_LOST_TICKS, PEER_RETRY_TICKS, SILENCE_TICKS_MAX, STALL_TICKS_MAX};
+use crate::limits::{
+    COMPLAINT_REPEAT_TICKS, HEARTBEAT_TICKS, LINK_LOST_TICKS, PEER_RETRY_TICKS, SILENCE_TICKS_MAX, STALL_TICKS_MAX,
+};
 
 const E1: Epoch = Epoch(1);
 
@@ -313,6 +315,9 @@ fn a_predecessor_that_is_lost_and_does_not_come_back_is_complained_about() {
     assert_eq!(complaints(&ticks(&mut tail, LINK_LOST_TICKS - 1)), []);
     let mut back = tail.replica.clone();
     assert_eq!(complaints(&ticks(&mut tail, LINK_LOST_TICKS)), [(1, ComplaintReason::LinkLost)]);
+    assert_eq!(complaints(&ticks(&mut tail, COMPLAINT_REPEAT_TICKS - LINK_LOST_TICKS)), [], "not at every tick");
+    let again = complaints(&ticks(&mut tail, LINK_LOST_TICKS));
+    assert_eq!(again, [(1, ComplaintReason::LinkLost)], "the first may have been lost");
     std::mem::swap(&mut back, &mut tail.replica);
     request_stream(&mut tail, head.me(), StreamId(stream.0 + 1));
     assert_eq!(complaints(&ticks(&mut tail, LINK_LOST_TICKS)), []);
