@@ -1,15 +1,13 @@
 //! A broker process: its data directory, its shard threads, its place in the coordinator.
 
+use std::sync::Arc;
 use std::sync::mpsc;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_channel::mpsc as ended;
 use futures_lite::{StreamExt, future};
-use minikafka_coordinator::CoordinatorClient;
-use minikafka_core::coordination::{
-    BrokerRecord, CoordinationError, Coordinator, CoordinatorEvent, CoordinatorRequest, KeyLife, path,
-};
+use minikafka_coordinator::Registration;
+use minikafka_core::coordination::{BrokerRecord, Coordinator};
 use minikafka_core::{Incarnation, ShardId};
 use minikafka_storage::Store;
 
@@ -18,6 +16,7 @@ use crate::config::BrokerConfig;
 use crate::directory::DirectoryKeeper;
 use crate::error::BrokerError;
 use crate::owners::RangeOwners;
+use crate::registration;
 use crate::shard_thread::{self, ShardThread};
 
 /// How long a stop waits for requests in flight.
@@ -56,8 +55,15 @@ impl Broker {
             shards.push(ShardThread::spawn(start)?);
         }
         drop(ready);
-        let mut handle =
-            BrokerHandle { shards, endings, addresses: Vec::new(), coordinator, _keeper: keeper, _store: store };
+        let mut handle = BrokerHandle {
+            shards,
+            endings,
+            addresses: Vec::new(),
+            coordinator,
+            registration: None,
+            _keeper: keeper,
+            _store: store,
+        };
         handle.addresses = match await_readies(&config, &readies) {
             Ok(addresses) => addresses,
             Err(error) => {
@@ -66,7 +72,14 @@ impl Broker {
                 return Err(error);
             }
         };
-        handle.register(&config, incarnation)?;
+        match registration::register(&handle.coordinator, &handle.record(&config, incarnation)) {
+            Ok(registration) => handle.registration = Some(registration),
+            Err(error) => {
+                // Nothing was written yet: what matters is why.
+                let _ = handle.stop_shards();
+                return Err(error);
+            }
+        }
         Ok(handle)
     }
 }
@@ -91,6 +104,8 @@ pub struct BrokerHandle {
     endings: ended::UnboundedReceiver<ShardId>,
     addresses: Vec<String>,
     coordinator: Arc<dyn Coordinator>,
+    /// The node's record, once it is registered.
+    registration: Option<Registration>,
     /// Knows where the others are, for as long as it lives.
     _keeper: DirectoryKeeper,
     /// Holds the lock of the data directory.
@@ -112,7 +127,8 @@ impl BrokerHandle {
     }
 
     /// Leaves the cluster, answers what is in flight, makes everything durable, closes the files.
-    pub fn stop(self) -> Result<(), BrokerError> {
+    pub fn stop(mut self) -> Result<(), BrokerError> {
+        drop(self.registration.take());
         self.coordinator.close();
         self.stop_shards()
     }
@@ -128,45 +144,14 @@ impl BrokerHandle {
         first
     }
 
-    /// Registers the node, now and whenever the coordinator's session is a new one.
-    fn register(&self, config: &BrokerConfig, incarnation: Incarnation) -> Result<(), BrokerError> {
-        let record = BrokerRecord {
+    fn record(&self, config: &BrokerConfig, incarnation: Incarnation) -> BrokerRecord {
+        BrokerRecord {
             node: config.node,
             shards: self.addresses.clone(),
             rack: config.rack.clone(),
             incarnation,
             store: self._store.store_id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        let key = path::broker(config.node);
-        let client = CoordinatorClient::new(self.coordinator.clone());
-        match future::block_on(client.create(&key, &record, KeyLife::Ephemeral)) {
-            Ok(_) => {}
-            Err(CoordinationError::Exists { .. }) => return Err(BrokerError::DuplicateNode(config.node)),
-            Err(error) => return Err(error.into()),
         }
-        let value = serde_json::to_vec(&record)
-            .map_err(|error| CoordinationError::Malformed { path: key.clone(), reason: error.to_string() })?;
-        let session = Arc::downgrade(&self.coordinator);
-        let watcher = move |event| {
-            if event == CoordinatorEvent::SessionStarted {
-                register_again(&session, &key, &value);
-            }
-        };
-        self.coordinator.watch(path::BROKERS, Box::new(watcher));
-        Ok(())
     }
-}
-
-/// The ephemeral record went with the old session.
-fn register_again(session: &Weak<dyn Coordinator>, key: &str, value: &[u8]) {
-    let Some(session) = session.upgrade() else { return };
-    let request = CoordinatorRequest::Create { path: key.to_owned(), value: value.to_vec(), life: KeyLife::Ephemeral };
-    session.submit(
-        request,
-        Box::new(|outcome| match outcome {
-            Ok(_) | Err(CoordinationError::Exists { .. }) => {}
-            Err(error) => tracing::error!(%error, "cannot register again with the coordinator"),
-        }),
-    );
 }

@@ -33,8 +33,15 @@ pub enum BrokerError {
     #[error("cannot register with the coordinator: {0}")]
     Coordination(#[from] CoordinationError),
     /// Another process has this node id.
-    #[error("a broker with node id {0} is registered already; stop it, or give this one another --node-id")]
-    DuplicateNode(minikafka_core::NodeId),
+    #[error(
+        "a broker with node id {node} is registered already, at {address}; stop it, or give this one another --node-id"
+    )]
+    DuplicateNode {
+        /// Its node id, and this one's.
+        node: minikafka_core::NodeId,
+        /// Where its first shard listens.
+        address: String,
+    },
     /// A shard ended by itself.
     #[error("shard {shard} ended unexpectedly; its log has the reason")]
     ShardLost {

@@ -20,6 +20,7 @@ mod produce;
 mod quota;
 mod range;
 mod receive;
+mod registration;
 mod retention;
 mod service;
 mod shard;

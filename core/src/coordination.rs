@@ -20,9 +20,16 @@ pub struct ClusterRecord {
     pub cluster: ClusterId,
     /// Replication of group state, fixed for the life of the cluster.
     pub internal_replication: u16,
-    /// Version of these records; 1.
+    /// Version of these records: [`RECORDS_FORMAT`].
     pub format: u16,
+    /// What [`secret_check`](crate::wire::secret_check) makes of the cluster secret, so that a wrong one is told at start;
+    /// empty in records of the first releases: unknown.
+    #[serde(default)]
+    pub secret_check: String,
 }
+
+/// Version of the records of this release.
+pub const RECORDS_FORMAT: u16 = 1;
 
 /// `/brokers/<node>`, ephemeral: a live broker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

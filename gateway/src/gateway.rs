@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::backoff::Backoff;
+use crate::cluster::{ClusterError, find_cluster};
 use crate::config::GatewayConfig;
 use crate::election::{self, Leadership};
 use crate::links::ShardLinks;
@@ -33,9 +34,9 @@ pub enum GatewayError {
         /// Why not.
         source: std::io::Error,
     },
-    /// There is no cluster in this coordinator yet.
-    #[error("the coordinator knows no cluster; run `minikafka cluster create` first")]
-    NoCluster,
+    /// It has no part in a cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// A setting is outside its range.
     #[error("{0}")]
     Setting(String),
@@ -87,11 +88,12 @@ impl Gateway {
     /// this returns, the map has been read once and requests are answered.
     ///
     /// # Errors
-    /// [`GatewayError::NoCluster`] before [`crate::create_cluster`]; [`GatewayError::Setting`] names a bad setting.
+    /// [`GatewayError::Cluster`] before [`crate::create_cluster`], and with another secret; [`GatewayError::Setting`] names a
+    /// bad setting.
     pub async fn start(config: GatewayConfig) -> Result<GatewayHandle, GatewayError> {
         check(&config)?;
         let client = CoordinatorClient::new(config.coordinator.clone());
-        let (cluster, _) = client.read::<ClusterRecord>(path::CLUSTER).await?.ok_or(GatewayError::NoCluster)?;
+        let cluster = find_cluster(&client, &config.secret).await?;
         let map = Arc::new(MapStore::new());
         keeper::read_all(&client, &map).await?;
         let listen = |source| GatewayError::Listen { address: config.listen, source };

@@ -19,7 +19,7 @@ mod resolve;
 mod server;
 mod topics;
 
-pub use cluster::create_cluster;
+pub use cluster::{ClusterError, create_cluster, find_cluster};
 pub use config::{Deadlines, GatewayConfig};
 pub use gateway::{Gateway, GatewayError, GatewayHandle};
 pub use server::CounterValues;

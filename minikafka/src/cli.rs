@@ -7,11 +7,14 @@ use clap::{Args, Parser, Subcommand};
 use minikafka_bench::BenchCommand;
 use minikafka_sim::command::SimCommand;
 
+use crate::cluster::ClusterCommand;
 use crate::consume::ConsumeCommand;
 use crate::exit::EXIT_CODES;
 use crate::log::LogCommand;
 use crate::produce::ProduceCommand;
 use crate::quantity;
+use crate::serve::broker::BrokerOptions;
+use crate::serve::gateway::GatewayOptions;
 use crate::serve::options::{DevOptions, ServerOptions};
 use crate::topic::TopicCommand;
 
@@ -59,6 +62,13 @@ pub enum Command {
     Dev(DevOptions),
     /// Run a single production node: broker, gateway and coordinator in one process.
     Server(ServerOptions),
+    /// Run one node of a cluster.
+    Broker(BrokerOptions),
+    /// Run a gateway of a cluster: it tells clients who owns what; one of them controls the chains.
+    Gateway(GatewayOptions),
+    /// Create a cluster.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Create, list, describe, alter and delete topics, and delete their oldest records.
     #[command(subcommand)]
     Topic(TopicCommand),

@@ -7,12 +7,15 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::exit::{Failure, Outcome};
 
+/// Says every packet at `info`, session passwords included; heard only by those who ask for it by name.
+const TALKATIVE: &str = "zookeeper_async";
+
 /// Starts logging. `level` (an `EnvFilter` expression) goes before `RUST_LOG`, which goes before `default`.
 pub fn start(level: Option<&str>, default: &str) -> Outcome {
-    let filter = match level {
-        Some(level) => EnvFilter::try_new(level),
-        None => EnvFilter::try_new(std::env::var("RUST_LOG").as_deref().unwrap_or(default)),
-    };
+    let environment = std::env::var("RUST_LOG").ok();
+    let level = level.or(environment.as_deref()).unwrap_or(default);
+    let quiet = if level.contains(TALKATIVE) { String::new() } else { format!(",{TALKATIVE}=warn") };
+    let filter = EnvFilter::try_new(format!("{level}{quiet}"));
     let filter = filter.map_err(|error| {
         Failure::usage(format!("--log-level or RUST_LOG: {error}; write a level such as info, or target=level pairs"))
     })?;

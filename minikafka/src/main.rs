@@ -7,6 +7,7 @@ use clap::Parser;
 mod bench;
 mod cli;
 mod client;
+mod cluster;
 mod cluster_secret;
 mod consume;
 mod doctor;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Outcome {
-    let serves = matches!(cli.command, Command::Dev(_) | Command::Server(_));
+    let serves = matches!(cli.command, Command::Dev(_) | Command::Server(_) | Command::Broker(_) | Command::Gateway(_));
     // What an inspection finds is its answer; recovery's own log lines would say it twice.
     let inspects = matches!(cli.command, Command::Log(_));
     let level = if serves { "info" } else { "warn" };
@@ -46,6 +47,9 @@ fn run(cli: &Cli) -> Outcome {
     match &cli.command {
         Command::Dev(options) => serve::run(&options.to_plan()?, &mut output),
         Command::Server(options) => serve::run(&options.to_plan()?, &mut output),
+        Command::Broker(options) => serve::broker::run(options, &mut output),
+        Command::Gateway(options) => serve::gateway::run(options, &mut output),
+        Command::Cluster(command) => cluster::run(command, &mut output),
         Command::Topic(command) => client::block_on(topic::run(command, &cli.global, &mut output))?,
         Command::Produce(options) => client::block_on(produce::run(options, &cli.global, &mut output))?,
         Command::Consume(options) => client::block_on(consume::run(options, &cli.global, &mut output))?,

@@ -1,4 +1,7 @@
-//! `minikafka dev` and `minikafka server`: coordinator, brokers and gateway in one process. `server` has one node, `dev` as
+//! What serves. Here `minikafka dev` and `minikafka server`: coordinator, brokers and gateway in one process; `broker` and
+//! `gateway` below are the processes of a cluster.
+//!
+//! `server` has one node, `dev` as
 //! many as it is told, each with a directory, ports and a coordinator session of its own; their links are real ones.
 //!
 //! Started from the ground up, stopped from the top down: the gateway goes first, so that nothing new begins, then the
@@ -24,14 +27,18 @@ use crate::output::Output;
 use crate::shutdown::Shutdown;
 use crate::{cluster_secret, doctor, process_limits};
 
+pub mod broker;
+pub mod gateway;
+pub mod membership;
 pub mod options;
+mod shard_options;
 
 use options::Plan;
 
 /// The first node, and the only one of a single-node cluster.
 const FIRST_NODE: u16 = 1;
 /// Copies of the cluster's own state, and of a topic that does not say how many, where there are nodes enough.
-const REPLICATION_MAX: u16 = 3;
+pub const REPLICATION_MAX: u16 = 3;
 /// Between the first ports of two nodes.
 const PORTS_PER_NODE: u16 = 100;
 
@@ -59,9 +66,7 @@ struct Node {
 pub fn run(plan: &Plan, output: &mut Output) -> Outcome {
     check_machine(&plan.data_dir)?;
     create_directory(&plan.data_dir)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::io("starting threads", &error))?;
-    runtime.block_on(async {
+    one_thread_runtime()?.block_on(async {
         let mut shutdown = Shutdown::listen().map_err(|error| Failure::io("listening for signals", &error))?;
         let mut node = Node::start(plan).await?;
         output.show(&node.ready(plan))?;
@@ -75,6 +80,12 @@ pub fn run(plan: &Plan, output: &mut Output) -> Outcome {
         let stopped = node.stop().await;
         ended.map_err(lost_shard).and(stopped)
     })
+}
+
+/// What waits beside the shards: a runtime with one thread.
+pub fn one_thread_runtime() -> Outcome<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.map_err(|error| Failure::io("starting threads", &error))
 }
 
 /// Waits until any shard of any broker ends.
@@ -121,10 +132,10 @@ impl Node {
         // The coordinator's lock keeps a second process out of the whole data directory.
         let coordinator =
             EmbeddedCoordinator::open(&plan.data_dir.join("coordinator")).map_err(|error| failed(&error))?;
-        let secret = cluster_secret::load_or_create(&plan.data_dir)?;
+        let secret = cluster_secret::load_or_create(&plan.data_dir.join(cluster_secret::FILE_NAME))?;
         let session = CoordinatorClient::new(Arc::new(coordinator.session()));
         check_nodes(plan)?;
-        let created = create_cluster(&session, plan.nodes.min(REPLICATION_MAX)).await;
+        let created = create_cluster(&session, &secret, plan.nodes.min(REPLICATION_MAX)).await;
         let cluster = created.map_err(|error| failed(&error))?.cluster;
 
         let mut brokers = Vec::new();
@@ -151,7 +162,7 @@ impl Node {
             Ok(gateway) => Ok(Self { coordinator, brokers, gateway, cluster }),
             Err(error) => {
                 stop_brokers(brokers).await?;
-                Err(gateway_failed(&error))
+                Err(gateway_failed(&error, "--gateway-listen"))
             }
         }
     }
@@ -206,10 +217,10 @@ fn check_nodes(plan: &Plan) -> Outcome {
     }
 }
 
-fn gateway_failed(error: &GatewayError) -> Failure {
+fn gateway_failed(error: &GatewayError, option: &str) -> Failure {
     let advice = match error {
-        GatewayError::Listen { .. } => "; stop what uses the port, or choose another with --gateway-listen",
-        _ => "",
+        GatewayError::Listen { .. } => format!("; stop what uses the port, or choose another with {option}"),
+        _ => String::new(),
     };
     Failure::failed(format!("the gateway cannot start: {error}{advice}"))
 }
@@ -228,19 +239,12 @@ impl Plan {
     /// Settings of node number `at`, counted from 0.
     fn broker(&self, at: u16, cluster: ClusterId, secret: &[u8]) -> BrokerConfig {
         let node = NodeId(u32::from(FIRST_NODE + at));
+        let config = self.shards.settings(BrokerConfig::new(node, cluster, secret.to_vec(), self.node_dir(at)));
         BrokerConfig {
             listen_host: self.listen.to_string(),
             advertise_host: self.advertise.clone(),
-            port_base: if self.port_base == 0 { 0 } else { self.port_base + at * PORTS_PER_NODE },
-            shards: self.cores,
-            memory_bytes_per_shard: self.memory_bytes_per_shard,
-            durability: self.durability,
-            segment_bytes_max: self.segment_bytes_max,
-            recycled_bytes_max: self.recycled_bytes_max,
-            retention_check: self.retention_check,
-            spin: self.spin,
-            produce_quota_per_connection: self.produce_quota_per_connection,
-            ..BrokerConfig::new(node, cluster, secret.to_vec(), self.node_dir(at))
+            port_base: if config.port_base == 0 { 0 } else { config.port_base + at * PORTS_PER_NODE },
+            ..config
         }
     }
 

@@ -43,7 +43,7 @@ impl Cluster {
         let directory = process::directory().expect("a directory beside the build");
         let coordinator = EmbeddedCoordinator::open(&directory.path().join("coordinator")).expect("it opens");
         let session = CoordinatorClient::new(Arc::new(coordinator.session()));
-        let cluster = create_cluster(&session, 3).await.expect("a cluster").cluster;
+        let cluster = create_cluster(&session, SECRET, 3).await.expect("a cluster").cluster;
         let any_port = ([127, 0, 0, 1], 0).into();
         let mut brokers = BTreeMap::new();
         for node in 1..=NODES {

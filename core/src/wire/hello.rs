@@ -120,6 +120,15 @@ pub fn prove(secret: &[u8], prover: Prover, role: Role, opener_nonce: &[u8; 16],
     Proof { hmac: mac(secret, prover, role, opener_nonce, server_nonce).finalize().into_bytes().into() }
 }
 
+/// What a cluster's record keeps of its secret, to tell a wrong one at once: HMAC-SHA-256(secret, "minikafka cluster",
+/// cluster id as u64 little-endian) in hexadecimal digits.
+pub fn secret_check(secret: &[u8], cluster: ClusterId) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
+    mac.update(b"minikafka cluster");
+    mac.update(&cluster.0.to_le_bytes());
+    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Checks a proof, in constant time.
 pub fn check_proof(
     proof: &Proof,

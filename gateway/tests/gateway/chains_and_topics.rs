@@ -7,11 +7,11 @@ use crate::support::flaky::Flaky;
 use crate::support::node::FakeNode;
 use crate::support::*;
 use minikafka_core::chain::controller::AlertReason;
-use minikafka_core::coordination::path;
+use minikafka_core::coordination::{ClusterRecord, RECORDS_FORMAT, path};
 use minikafka_core::topic::{TopicConfig, TopicState};
 use minikafka_core::wire::{CreateTopicRequest, ResolveRequest};
 use minikafka_core::*;
-use minikafka_gateway::{Gateway, GatewayError, create_cluster};
+use minikafka_gateway::{ClusterError, Gateway, GatewayConfig, GatewayError, create_cluster};
 
 fn whole_map() -> ResolveRequest {
     ResolveRequest { topics: Vec::new(), all_topics: true, with_rings: true, create_missing: false }
@@ -247,12 +247,26 @@ async fn a_lost_session_costs_the_election_and_nothing_else() {
 #[tokio::test]
 async fn a_cluster_is_created_once() {
     let cluster = Cluster::new(3).await;
-    let record = create_cluster(&cluster.client, 1).await.expect("it is there");
+    let record = create_cluster(&cluster.client, SECRET, 1).await.expect("it is there");
     assert_eq!(record.internal_replication, 3, "the first one's");
     assert_ne!(record.cluster, ClusterId(0));
     let empty = minikafka_coordinator::EmbeddedCoordinator::in_memory();
     let started = Gateway::start(cluster.config_with(Arc::new(empty.session()))).await;
-    assert!(matches!(started, Err(GatewayError::NoCluster)));
+    assert!(matches!(started, Err(GatewayError::Cluster(ClusterError::None))));
+    let stranger = GatewayConfig { secret: b"another".to_vec(), ..cluster.config() };
+    let refused = Gateway::start(stranger).await.expect_err("another cluster's secret");
+    assert!(refused.to_string().contains("--secret-file"), "{refused}");
+    assert!(create_cluster(&cluster.client, b"another", 3).await.is_err());
+}
+
+#[tokio::test]
+async fn a_cluster_of_another_format_is_left_alone() {
+    let cluster = Cluster::new(1).await;
+    let (record, version) = cluster.client.read::<ClusterRecord>(path::CLUSTER).await.expect("it").expect("is there");
+    let newer = ClusterRecord { format: RECORDS_FORMAT + 1, ..record };
+    cluster.client.compare_and_set(path::CLUSTER, &newer, version).await.expect("nobody else writes");
+    let refused = Gateway::start(cluster.config()).await.expect_err("it would not understand the records");
+    assert!(matches!(refused, GatewayError::Cluster(ClusterError::Incompatible { found: 2, .. })), "{refused}");
 }
 
 #[tokio::test]

@@ -2,14 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use minikafka_core::limits;
-use minikafka_storage::disk::Durability;
 
+use super::shard_options::ShardOptions;
 use crate::exit::{Failure, Outcome};
-use crate::quantity;
 
 /// Port of the gateway unless said otherwise.
 const GATEWAY_PORT: u16 = 9000;
@@ -20,34 +18,9 @@ pub struct NodeOptions {
     /// Where everything is kept; created when it is missing.
     #[arg(long, value_name = "DIR", default_value = "minikafka-data")]
     data_dir: PathBuf,
-    /// How many shards, one thread and one port each [default: the machine's cores less one, at least one].
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    cores: Option<u16>,
-    /// Shard c listens on this port + c; 0: any free ports.
-    #[arg(long, value_name = "PORT", default_value_t = 19_100)]
-    port_base: u16,
-    /// Memory of each shard for receiving, writing and recent data.
-    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = quantity::bytes)]
-    memory_per_shard: u64,
-    /// How writes are made durable.
-    #[arg(long, value_enum, default_value_t)]
-    durability: DurabilityChoice,
-    /// Largest segment file, a power of two from 8M to 256M. Deleted records give their space back segment by segment.
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = segment_bytes)]
-    segment_bytes_max: u64,
-    /// Segment files that each shard keeps for their next use; beyond that, space goes back to the file system.
-    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = quantity::bytes)]
-    recycled_bytes_max: u64,
-    /// How often old records are looked for that topics no longer want.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = quantity::duration)]
-    retention_check: Duration,
-    /// Microseconds for which an idle shard looks for more to do before it sleeps: 150 take a quarter off the latency of single
-    /// records and cost processor time; not for a core that takes the disk's interrupts.
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=10_000))]
-    spin_us: u64,
-    /// Batch bytes that each connection may produce per second, such as 50M; over it, its client has to wait [default: none].
-    #[arg(long, value_name = "RATE", value_parser = quantity::rate)]
-    produce_quota_per_connection: Option<u64>,
+    /// How its shards run.
+    #[command(flatten)]
+    shards: ShardOptions,
     /// Partitions of a topic that does not say how many.
     #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=limits::TOPIC_PARTITIONS_MAX as i64))]
     default_partitions: u32,
@@ -88,19 +61,6 @@ pub struct ServerOptions {
     auto_create_topics: bool,
 }
 
-/// How writes are made durable, as the operator says it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum DurabilityChoice {
-    /// As a probe of the device at start says.
-    #[default]
-    Auto,
-    /// Every write by itself (O_DSYNC): for devices with FUA or without a volatile cache.
-    Dsync,
-    /// One fdatasync for several writes.
-    #[value(name = "group_fdatasync")]
-    GroupFdatasync,
-}
-
 /// What is to be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -110,30 +70,14 @@ pub struct Plan {
     pub data_dir: PathBuf,
     /// How many nodes.
     pub nodes: u16,
-    /// How many shards each.
-    pub cores: u16,
-    /// Port of the first shard; 0: any.
-    pub port_base: u16,
+    /// How the shards of each run.
+    pub shards: ShardOptions,
     /// The address on which shards listen.
     pub listen: IpAddr,
     /// The host that clients are told.
     pub advertise: String,
     /// Where the gateway listens.
     pub gateway_listen: SocketAddr,
-    /// Memory of each shard.
-    pub memory_bytes_per_shard: u64,
-    /// None: a probe chooses.
-    pub durability: Option<Durability>,
-    /// Largest segment file.
-    pub segment_bytes_max: u64,
-    /// Segment files kept by each shard.
-    pub recycled_bytes_max: u64,
-    /// How often retention looks.
-    pub retention_check: Duration,
-    /// How long an idle shard looks for more to do.
-    pub spin: Duration,
-    /// Batch bytes a second of each connection; none: no quota.
-    pub produce_quota_per_connection: Option<u64>,
     /// Whether topics create themselves.
     pub auto_create_topics: bool,
     /// Partitions of a topic that does not say how many.
@@ -146,11 +90,12 @@ impl DevOptions {
         let listen = self.gateway_listen.ip();
         let advertise = if listen.is_unspecified() { Ipv4Addr::LOCALHOST.to_string() } else { listen.to_string() };
         let plan = self.node.to_plan("dev", listen, advertise, self.gateway_listen, true)?;
-        let last_port = u32::from(plan.port_base) + u32::from(self.nodes - 1) * 100 + u32::from(plan.cores) - 1;
-        if plan.port_base != 0 && (last_port > u32::from(u16::MAX) || (self.nodes > 1 && plan.cores > 100)) {
+        let (port_base, cores) = (plan.shards.port_base, plan.shards.cores());
+        let last_port = u32::from(port_base) + u32::from(self.nodes - 1) * 100 + u32::from(cores) - 1;
+        if port_base != 0 && (last_port > u32::from(u16::MAX) || (self.nodes > 1 && cores > 100)) {
             return Err(Failure::usage(format!(
-                "--port-base {} leaves no ports for {} nodes of {} shards",
-                plan.port_base, self.nodes, plan.cores
+                "--port-base {port_base} leaves no ports for {} nodes of {cores} shards",
+                self.nodes
             )));
         }
         Ok(Plan { nodes: self.nodes, ..plan })
@@ -185,50 +130,24 @@ impl NodeOptions {
         gateway_listen: SocketAddr,
         auto_create_topics: bool,
     ) -> Outcome<Plan> {
-        let cores = self.cores.unwrap_or_else(default_cores);
-        if self.port_base != 0 && self.port_base.checked_add(cores - 1).is_none() {
-            return Err(Failure::usage(format!("--port-base {} leaves no ports for {cores} shards", self.port_base)));
-        }
+        self.shards.check_ports()?;
         Ok(Plan {
             command,
             data_dir: self.data_dir.clone(),
             nodes: 1,
-            cores,
-            port_base: self.port_base,
+            shards: self.shards.clone(),
             listen,
-            advertise: if advertise.contains(':') { format!("[{advertise}]") } else { advertise },
+            advertise: in_brackets(advertise),
             gateway_listen,
-            memory_bytes_per_shard: self.memory_per_shard,
-            durability: match self.durability {
-                DurabilityChoice::Auto => None,
-                DurabilityChoice::Dsync => Some(Durability::Dsync),
-                DurabilityChoice::GroupFdatasync => Some(Durability::GroupFdatasync),
-            },
-            segment_bytes_max: self.segment_bytes_max,
-            recycled_bytes_max: self.recycled_bytes_max,
-            retention_check: self.retention_check,
-            spin: Duration::from_micros(self.spin_us),
-            produce_quota_per_connection: self.produce_quota_per_connection.filter(|&rate| rate > 0),
             auto_create_topics,
             default_partitions: self.default_partitions,
         })
     }
 }
 
-fn segment_bytes(text: &str) -> Result<u64, String> {
-    let bytes = quantity::bytes(text)?;
-    let allowed = limits::SEGMENT_BYTES_MIN..=limits::SEGMENT_BYTES_MAX;
-    if bytes.is_power_of_two() && allowed.contains(&bytes) {
-        Ok(bytes)
-    } else {
-        Err(format!("{text:?} is no segment size: write 8M, 16M, 32M, 64M, 128M or 256M"))
-    }
-}
-
-/// One core is left to the system, the gateway and the disk's interrupts.
-fn default_cores() -> u16 {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    u16::try_from(cores.saturating_sub(1).max(1)).unwrap_or(u16::MAX)
+/// An IPv6 address before a port stands in brackets.
+pub fn in_brackets(host: String) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host }
 }
 
 #[cfg(test)]
@@ -250,10 +169,9 @@ mod tests {
     #[test]
     fn dev_is_local_and_creates_topics() {
         let plan = plan("minikafka dev").unwrap();
-        assert_eq!((plan.gateway_listen.to_string().as_str(), plan.port_base), ("127.0.0.1:9000", 19_100));
-        assert!(plan.auto_create_topics && plan.cores >= 1 && plan.durability.is_none());
+        assert_eq!((plan.gateway_listen.to_string().as_str(), plan.shards.port_base), ("127.0.0.1:9000", 19_100));
+        assert!(plan.auto_create_topics && plan.shards.cores() >= 1);
         assert_eq!(plan.default_partitions, 8);
-        assert_eq!((plan.retention_check, plan.produce_quota_per_connection), (Duration::from_secs(10), None));
     }
 
     #[test]
@@ -261,21 +179,14 @@ mod tests {
         let wrong = plan("minikafka server --listen 0.0.0.0").unwrap_err();
         assert_eq!(wrong.kind, Exit::Usage);
         assert!(wrong.message.contains("--advertise"));
-        let right =
-            plan("minikafka server --listen 0.0.0.0 --advertise broker-1 --durability group_fdatasync").unwrap();
+        let right = plan("minikafka server --listen 0.0.0.0 --advertise broker-1").unwrap();
         assert_eq!((right.advertise.as_str(), right.gateway_listen.to_string().as_str()), ("broker-1", "0.0.0.0:9000"));
         assert!(!right.auto_create_topics);
-        assert_eq!(right.durability, Some(Durability::GroupFdatasync));
         assert_eq!(plan("minikafka server --listen ::1").unwrap().advertise, "[::1]");
     }
 
     #[test]
     fn what_cannot_be_is_refused_clearly() {
-        for bad in ["12M", "4M", "512M"] {
-            let line = ["minikafka", "dev", "--segment-bytes-max", bad];
-            let refused = Cli::try_parse_from(line).expect_err("no segment size").to_string();
-            assert!(refused.contains("write 8M"), "{refused}");
-        }
         assert!(plan("minikafka dev --port-base 65400 --nodes 3").unwrap_err().message.contains("3 nodes"));
         assert!(Cli::try_parse_from(["minikafka", "dev", "--nodes", "6"]).is_err());
         assert_eq!(plan("minikafka dev --nodes 3").unwrap().nodes, 3);

@@ -32,7 +32,7 @@ impl Cluster {
     pub async fn new(internal_replication: u16) -> Self {
         let store = EmbeddedCoordinator::in_memory();
         let client = CoordinatorClient::new(Arc::new(store.session()));
-        create_cluster(&client, internal_replication).await.expect("a coordinator in memory");
+        create_cluster(&client, SECRET, internal_replication).await.expect("a coordinator in memory");
         Self { store, client }
     }
 

@@ -1,0 +1,153 @@
+//! How the shards of a node run: options that every command with a broker has.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use minikafka_broker::BrokerConfig;
+use minikafka_core::limits;
+use minikafka_storage::disk::Durability;
+
+use crate::exit::{Failure, Outcome};
+use crate::quantity;
+
+/// Options of the shards of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ShardOptions {
+    /// How many shards, one thread and one port each [default: the machine's cores less one, at least one].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    cores: Option<u16>,
+    /// Shard c listens on this port + c; 0: any free ports.
+    #[arg(long, value_name = "PORT", default_value_t = 19_100)]
+    pub port_base: u16,
+    /// Memory of each shard for receiving, writing and recent data.
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = quantity::bytes)]
+    memory_per_shard: u64,
+    /// How writes are made durable.
+    #[arg(long, value_enum, default_value_t)]
+    durability: DurabilityChoice,
+    /// Largest segment file, a power of two from 8M to 256M. Deleted records give their space back segment by segment.
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = segment_bytes)]
+    segment_bytes_max: u64,
+    /// Segment files that each shard keeps for their next use; beyond that, space goes back to the file system.
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = quantity::bytes)]
+    recycled_bytes_max: u64,
+    /// How often old records are looked for that topics no longer want.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = quantity::duration)]
+    retention_check: Duration,
+    /// Microseconds for which an idle shard looks for more to do before it sleeps: 150 take a quarter off the latency of single
+    /// records and cost processor time; not for a core that takes the disk's interrupts.
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=10_000))]
+    spin_us: u64,
+    /// Batch bytes that each connection may produce per second, such as 50M; over it, its client has to wait [default: none].
+    #[arg(long, value_name = "RATE", value_parser = quantity::rate)]
+    produce_quota_per_connection: Option<u64>,
+}
+
+/// How writes are made durable, as the operator says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum DurabilityChoice {
+    /// As a probe of the device at start says.
+    #[default]
+    Auto,
+    /// Every write by itself (O_DSYNC): for devices with FUA or without a volatile cache.
+    Dsync,
+    /// One fdatasync for several writes.
+    #[value(name = "group_fdatasync")]
+    GroupFdatasync,
+}
+
+impl ShardOptions {
+    /// How many.
+    pub fn cores(&self) -> u16 {
+        self.cores.unwrap_or_else(default_cores)
+    }
+
+    /// Whether every shard has a port.
+    pub fn check_ports(&self) -> Outcome {
+        let (port_base, cores) = (self.port_base, self.cores());
+        match port_base == 0 || port_base.checked_add(cores - 1).is_some() {
+            true => Ok(()),
+            false => Err(Failure::usage(format!("--port-base {port_base} leaves no ports for {cores} shards"))),
+        }
+    }
+
+    /// These settings, and of `base` what they do not say.
+    pub fn settings(&self, base: BrokerConfig) -> BrokerConfig {
+        BrokerConfig {
+            port_base: self.port_base,
+            shards: self.cores(),
+            memory_bytes_per_shard: self.memory_per_shard,
+            durability: match self.durability {
+                DurabilityChoice::Auto => None,
+                DurabilityChoice::Dsync => Some(Durability::Dsync),
+                DurabilityChoice::GroupFdatasync => Some(Durability::GroupFdatasync),
+            },
+            segment_bytes_max: self.segment_bytes_max,
+            recycled_bytes_max: self.recycled_bytes_max,
+            retention_check: self.retention_check,
+            spin: Duration::from_micros(self.spin_us),
+            produce_quota_per_connection: self.produce_quota_per_connection.filter(|&rate| rate > 0),
+            ..base
+        }
+    }
+}
+
+fn segment_bytes(text: &str) -> Result<u64, String> {
+    let bytes = quantity::bytes(text)?;
+    let allowed = limits::SEGMENT_BYTES_MIN..=limits::SEGMENT_BYTES_MAX;
+    if bytes.is_power_of_two() && allowed.contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(format!("{text:?} is no segment size: write 8M, 16M, 32M, 64M, 128M or 256M"))
+    }
+}
+
+/// One core is left to the system, the gateway and the disk's interrupts.
+fn default_cores() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    u16::try_from(cores.saturating_sub(1).max(1)).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use minikafka_core::{ClusterId, NodeId};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        shards: ShardOptions,
+    }
+
+    fn settings(line: &str) -> Result<BrokerConfig, clap::Error> {
+        let base = BrokerConfig::new(NodeId(1), ClusterId(1), Vec::new(), "data".into());
+        Line::try_parse_from(line.split_whitespace()).map(|line| line.shards.settings(base))
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_broker() {
+        let config = settings("x").expect("nothing is required");
+        let base = BrokerConfig::new(NodeId(1), ClusterId(1), Vec::new(), "data".into());
+        assert_eq!((config.port_base, config.durability), (base.port_base, base.durability));
+        assert_eq!(config.memory_bytes_per_shard, base.memory_bytes_per_shard);
+        assert_eq!(
+            (config.segment_bytes_max, config.recycled_bytes_max),
+            (base.segment_bytes_max, base.recycled_bytes_max)
+        );
+        assert_eq!((config.retention_check, config.spin), (base.retention_check, base.spin));
+        assert_eq!(config.produce_quota_per_connection, None);
+    }
+
+    #[test]
+    fn what_is_said_is_set_and_what_cannot_be_is_refused() {
+        let config = settings("x --durability group_fdatasync --cores 3 --spin-us 150").expect("good options");
+        assert_eq!((config.durability, config.shards), (Some(Durability::GroupFdatasync), 3));
+        assert_eq!(config.spin, Duration::from_micros(150));
+        for bad in ["12M", "4M", "512M"] {
+            let refused = settings(&format!("x --segment-bytes-max {bad}")).expect_err("no segment size").to_string();
+            assert!(refused.contains("write 8M"), "{refused}");
+        }
+    }
+}
