@@ -3,6 +3,8 @@
 //! Records are JSON, so that an operator can read them with the coordinator's own tools. The trait is a small
 //! versioned key space with ephemeral keys and watches, which ZooKeeper has and the embedded coordinator imitates.
 
+mod operation;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,8 @@ use crate::chain::ChainMember;
 use crate::ids::*;
 use crate::limits;
 use crate::topic::{TopicConfig, TopicState};
+
+pub use operation::{OperationRecord, OperationState, OperationTask, RangeMove};
 
 /// `/cluster`: written once, when the cluster is created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,10 +158,17 @@ pub mod path {
     pub const RINGS: &str = "/rings";
     /// Parent of the topic buckets.
     pub const TOPICS: &str = "/topics";
+    /// Parent of the operators' operations.
+    pub const OPERATIONS: &str = "/operations";
 
     /// A live broker.
     pub fn broker(node: NodeId) -> String {
         format!("{BROKERS}/{node}")
+    }
+
+    /// An operation.
+    pub fn operation(operation: OperationId) -> String {
+        format!("{OPERATIONS}/{operation}")
     }
 
     /// A chunk of a ring.

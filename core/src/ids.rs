@@ -77,6 +77,8 @@ ids! {
     CopyId(u64);
     /// Random, drawn when a cluster is created.
     ClusterId(u64);
+    /// Number of an operator's operation, from 1; the last one's plus one.
+    OperationId(u64);
     /// Milliseconds since the Unix epoch.
     Timestamp(i64);
     /// Number of a topic's settings; only ever grows, so that an old change that arrives late does not undo a newer one.

@@ -177,20 +177,26 @@ pub const SEAL_WAIT_MS: u64 = 2_000;
 /// How often a member of a chain is told that time passes, in milliseconds; the machine counts these.
 pub const TICK_MS: u64 = 100;
 /// Ticks after which an idle stream gives a sign of life.
-pub const HEARTBEAT_TICKS: u32 = 5;
+pub const HEARTBEAT_TICKS: u32 = 2;
 /// Ticks after which a successor that acknowledges nothing of what was sent is complained about (R8).
 pub const STALL_TICKS_MAX: u32 = 30;
-/// Ticks without a word from chain or controller after which a member stops serving reads (R4), and complains (R8).
+/// Ticks without a word from a neighbour after which it is complained about (R8): several signs of life, and little enough
+/// that a chain with a member that was cut off without a trace is changed within two seconds.
+pub const SUSPICION_TICKS: u32 = 10;
+/// Ticks without a word from chain or controller after which a member stops serving reads (R4).
 pub const SILENCE_TICKS_MAX: u32 = 50;
 /// Ticks after which a complaint is said again while its reason lasts: complaints are hints, and may be lost (R8).
 pub const COMPLAINT_REPEAT_TICKS: u32 = SILENCE_TICKS_MAX;
 /// Ticks between two attempts to open a stream or to ask a source again.
 pub const PEER_RETRY_TICKS: u32 = 2;
+/// Requests to a source that never answered after which a member that is to be reconciled says that it cannot reach it.
+pub const COPY_REQUESTS_LOST_MAX: u32 = 2;
 /// Most entries that a learner may lack of what its source knows to be committed when it is taken into the chain (R7).
 pub const LEARN_GAP_MAX: u64 = 128;
 /// How often a learner, and a member that is being reconciled, is asked how far it is.
 pub const PROGRESS_POLL_MS: u64 = 200;
-/// Ticks after which a member complains about a predecessor whose connection broke, unless a new stream came (R8).
+/// Ticks after which a member complains about a predecessor that it cannot reach, unless a new stream came (R8). About one
+/// whose connection worked and broke it complains at once.
 pub const LINK_LOST_TICKS: u32 = 2 * PEER_RETRY_TICKS;
 /// Copied entries that a sealed member remembers one by one, so that it goes on serving reads; past it, it stops (R4).
 pub const COPIED_ENTRIES_TRACKED_MAX: usize = 16_384;
@@ -201,7 +207,7 @@ pub const PROGRESS_SILENCE_MS: u64 = 5_000;
 /// Answers in a row without anything to copy after which a range counts as empty: longer than a source may be silent.
 pub const LEARN_EMPTY_POLLS: u32 = 20;
 /// Longest wait for the seal replies of members that were complained about.
-pub const SUSPECT_WAIT_MS: u64 = 500;
+pub const SUSPECT_WAIT_MS: u64 = 250;
 /// Most bytes of entries in one copy reply, unless one entry alone is longer.
 pub const COPY_BYTES_MAX: usize = 1 << 20;
 /// Most bytes sent to a successor and not acknowledged, for each range.
@@ -270,6 +276,31 @@ pub const BACKGROUND_RETRY_MS_MAX: u64 = 1_000;
 pub const TOPIC_WAIT_MS_DEFAULT: u32 = 30_000;
 /// Longest wait of a request about a topic.
 pub const TOPIC_WAIT_MS_MAX: u32 = 600_000;
+/// Ranges that one operation moves at the same time, unless it says how many: each copies as fast as it can, and foreground
+/// traffic has to live beside it.
+pub const MOVES_AT_ONCE_DEFAULT: u16 = 4;
+/// Ranges that one operation moves at the same time, at most.
+pub const MOVES_AT_ONCE_MAX: u16 = 256;
+/// Moves that the record of one operation lists; what a drain needs beyond that is listed when these are done.
+pub const OPERATION_MOVES_MAX: usize = 4_096;
+/// Operations that are kept, ended ones included; the oldest ended ones make room for new ones.
+pub const OPERATIONS_MAX: usize = 64;
+/// Between two writes of how far an operation is.
+pub const OPERATION_WRITE_MS: u64 = 1_000;
+/// How long a drain waits for a node that it moves a range to before it chooses another.
+pub const MOVE_TARGET_WAIT_MS: u64 = 30_000;
+/// Longest wait for shards to tell how much ranges hold.
+pub const MEASURE_WAIT_MS: u64 = 2_000;
+/// How fast a range is reckoned to be copied when a plan says how long it takes; nothing is held to it.
+pub const COPY_BYTES_PER_SECOND_ASSUMED: u64 = 50 << 20;
+/// Connections to a gateway's HTTP port.
+pub const HTTP_CONNECTIONS_MAX: u32 = 256;
+/// From the head of an HTTP request to its answer.
+pub const HTTP_REQUEST_DEADLINE_MS: u64 = 30_000;
+/// Body of an HTTP request.
+pub const HTTP_BODY_BYTES_MAX: usize = 64 << 10;
+/// Ranges in one HTTP answer; the rest is asked for by number.
+pub const HTTP_RANGES_MAX: u32 = 4_096;
 /// How often retention looks at the partitions of a range, unless said otherwise.
 pub const RETENTION_CHECK_MS: u64 = 10_000;
 /// Log starts that retention appends to a range before it waits for their commit.
@@ -286,5 +317,8 @@ pub const QUOTA_LOOK_MS: u64 = 100;
 pub const AUTO_CREATE_WAIT_MS: u32 = 2_000;
 
 const _: () = assert!(FLUSH_BYTES_MAX.is_multiple_of(BLOCK_BYTES) && UNCOPIED_BODY_BYTES_MIN < FLUSH_BYTES_MAX);
+const _: () = assert!(HEARTBEAT_TICKS * 4 <= SUSPICION_TICKS && SUSPICION_TICKS < SILENCE_TICKS_MAX);
+// 7 nodes of 10 digits, twice, and the words around them, in a record of a coordinator.
+const _: () = assert!(OPERATION_MOVES_MAX * (2 * CHAIN_MAX * 11 + 80) < COORDINATOR_VALUE_BYTES_MAX);
 const _: () = assert!(RANGES_DEFAULT.is_power_of_two() && RANGES_PER_CHUNK.is_power_of_two());
 const _: () = assert!(BATCH_BODY_BYTES_MAX < FETCH_BYTES_MAX && RECORD_BYTES_MAX < BATCH_BODY_BYTES_MAX);

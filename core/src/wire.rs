@@ -57,6 +57,8 @@ pub enum Api {
     Peer = 45,
     /// Complaints about chains, from brokers to the controller.
     Complain = 46,
+    /// How much ranges hold, for operators.
+    Measure = 47,
 }
 
 impl Api {
@@ -80,6 +82,7 @@ impl Api {
             44 => Self::Learn,
             45 => Self::Peer,
             46 => Self::Complain,
+            47 => Self::Measure,
             _ => return None,
         })
     }

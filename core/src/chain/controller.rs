@@ -56,6 +56,7 @@
 //!
 //! Beside all this, in any phase, nodes learn (`learning`): as many as the chain lacks, and those that the operator wants.
 //! A learner is polled, becomes ready, and is taken into the next change; what stands still or is silent is replaced.
+//! A node that the operator drains learns nothing but what it is wished for, and is in no first chain.
 //!
 //! A range whose members are all away, wiped or below the floor stays as it is and says so: it is never created again.
 
@@ -71,7 +72,7 @@ mod sealing;
 mod seats;
 mod suspicion;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::chain::peer::Complaint;
 use crate::coordination::{BrokerRecord, KeyVersion, RingChunk};
@@ -82,6 +83,7 @@ use crate::wire::{ActivateRequest, LearnReply, LearnRequest, RangesReply, Reconc
 
 pub use alert::AlertReason;
 pub use decide::Decision;
+pub use learning::LearnerStatus;
 
 /// How long the controller waits for what.
 #[derive(Clone, Copy, Debug)]
@@ -189,8 +191,8 @@ pub enum Input {
         /// The epoch it named.
         epoch: Epoch,
     },
-    /// A member complains about its chain (R8).
-    Complaint(Complaint),
+    /// Members complain about their chains (R8). What comes together is changed together.
+    Complaints(Vec<Complaint>),
     /// The range shall be held by exactly these nodes, in this order: as many as the ring replicates, distinct. Takes the
     /// place of any earlier wish, and is forgotten with this machine.
     Desired {
@@ -199,6 +201,9 @@ pub enum Input {
         /// The nodes, head first; none: no wish any more.
         nodes: Option<Vec<NodeId>>,
     },
+    /// The operator drains these nodes: they keep what they hold until it is moved, and get no range that they do not hold,
+    /// but by an explicit wish. Takes the place of what was said before, and is forgotten with this machine.
+    Draining(BTreeSet<NodeId>),
     /// Time passed.
     Tick,
 }
@@ -252,6 +257,8 @@ pub struct ChunkController {
     processes: BTreeMap<NodeId, Incarnation>,
     /// What the operator wants.
     desired: BTreeMap<RangeId, Vec<NodeId>>,
+    /// Nodes that get no ranges.
+    draining: BTreeSet<NodeId>,
     /// Only with a planted bug: what was proposed when the outcome got lost.
     unknown: Option<RingChunk>,
     seats: seats::SeatBook,
@@ -278,6 +285,7 @@ impl ChunkController {
             brokers: BTreeMap::new(),
             processes: BTreeMap::new(),
             desired: BTreeMap::new(),
+            draining: BTreeSet::new(),
             unknown: None,
             seats: seats::SeatBook::new(),
             ranges: Vec::new(),
@@ -293,8 +301,9 @@ impl ChunkController {
             Input::Brokers(brokers) => self.brokers_changed(now_ms, brokers),
             Input::Answered { to, message, answer } => self.answered(now_ms, to, &message, answer, &mut outbox),
             Input::ControlRefused { range, epoch } => self.control_refused(now_ms, range, epoch, &mut outbox),
-            Input::Complaint(complaint) => self.complained(now_ms, &complaint),
+            Input::Complaints(complaints) => complaints.iter().for_each(|said| self.complained(now_ms, said)),
             Input::Desired { range, nodes } => self.desire(now_ms, range, nodes),
+            Input::Draining(nodes) => self.drain(now_ms, nodes),
             Input::Tick => {}
         }
         self.expire(now_ms, &mut outbox);
@@ -324,6 +333,16 @@ impl ChunkController {
     /// The version of the record as last known.
     pub fn version(&self) -> Option<KeyVersion> {
         self.known.as_ref().map(|known| known.version)
+    }
+
+    /// Who copies which range in the background, and how far they are.
+    pub fn learners(&self) -> Vec<LearnerStatus> {
+        let Some(Known { chunk, .. }) = &self.known else { return Vec::new() };
+        let of_range = |(at, state): (usize, &range::RangeState)| {
+            let range = range_id(chunk, at);
+            state.learners.values().map(|learner| learner.status(range)).collect::<Vec<_>>()
+        };
+        self.ranges.iter().enumerate().flat_map(of_range).collect()
     }
 
     /// What waits for an operator or a node, now.

@@ -50,6 +50,9 @@ pub enum PlantedBug {
     /// The shortest survivor is the source, not the longest (R5c). Costs nothing that is acknowledged, so it is no bug of its
     /// own, but it is what makes up for others: planted along with [`Self::AcknowledgementsKeptAcrossEpochs`].
     ShortestSurvivorAsSource,
+    /// A member forgets what was decided in an epoch, and takes another decision of it (R5d). Harmless while controllers decide
+    /// once: planted along with [`Self::SecondDecision`].
+    SecondDecisionTaken,
 }
 
 impl PlantedBug {

@@ -1,4 +1,4 @@
-//! What the controller asks of shards: seal, reconcile, activate, learn (`docs/REPLICATION.md`), and control entries.
+//! What the controller asks of shards: seal, reconcile, activate, learn (`docs/REPLICATION.md`), control entries, and sizes.
 //!
 //! Each message carries many ranges, and a shard answers it after one durable promise write for all of them.
 
@@ -231,5 +231,35 @@ wire_struct! {
     AppendControlReply {
         /// In the order of the request.
         entries: Vec<AppendControlOutcome>,
+    }
+}
+
+wire_struct! {
+    /// Asks how much ranges hold; changes nothing.
+    MeasureRequest {
+        /// The ring.
+        ring: RingId,
+        /// Which ranges.
+        ranges: Vec<RangeId>,
+    }
+}
+
+wire_struct! {
+    /// How much one range holds.
+    MeasuredRange {
+        /// The range.
+        range: RangeId,
+        /// None: measured. `not_owner`: it is not open on this shard.
+        error: Option<ErrorCode>,
+        /// Bytes of its entries as stored, those that are dead and not freed yet included: what a newcomer copies, about.
+        bytes: u64,
+    }
+}
+
+wire_struct! {
+    /// Answer to measure.
+    MeasureReply {
+        /// In the order of the request.
+        ranges: Vec<MeasuredRange>,
     }
 }

@@ -335,6 +335,13 @@ fn change() -> Vec<(Frame, Again)> {
         store: StoreId(3),
         ranges: vec![report(None, 12), report(Some(ErrorCode::DataDamaged), 13)],
     };
+    let measure = MeasureRequest { ring: RingId(1), ranges: vec![RangeId(209), RangeId(210)] };
+    let size = |range: u32, error, bytes| MeasuredRange { range: RangeId(range), error, bytes };
+    let ranges = vec![size(209, None, 1 << 40), size(210, Some(ErrorCode::NotOwner), 0)];
+    let measured = MeasureReply { ranges };
+    let size_fields = |range: u32, error: u16, bytes: u64| json!({"range": range, "error": error, "bytes": bytes});
+    let not_owner = ErrorCode::NotOwner as u16;
+    let measured_fields = json!({"ranges": [size_fields(209, 0, 1 << 40), size_fields(210, not_owner, 0)]});
     let member = json!({"node": 1, "shard": 2, "store": 3, "incarnation": 11});
     let end_fields = json!({"index": 17, "hash": 0x0102_0304_0506_0708u64});
     let range_fields = |source: Value| json!({"range": 209, "epoch": 6, "end": end_fields, "source": source});
@@ -353,6 +360,8 @@ fn change() -> Vec<(Frame, Again)> {
         frame("ranges_reply", answer(Api::Reconcile, None), &outcomes, 0, outcomes_fields),
         frame("learn", ask(Api::Learn), &learn, 0, learn_fields),
         frame("learn_reply", answer(Api::Learn, None), &learned, 0, learned_fields),
+        frame("measure", ask(Api::Measure), &measure, 0, json!({"ring": 1, "ranges": [209, 210]})),
+        frame("measure_reply", answer(Api::Measure, None), &measured, 0, measured_fields),
     ]
 }
 

@@ -69,6 +69,9 @@ impl World {
             // Whoever wished may notice that nobody knows of it any more.
             let wishes: Vec<_> = self.wishes.iter().map(|(range, nodes)| (*range, nodes.clone())).collect();
             wishes.into_iter().for_each(|(range, nodes)| self.tell_wish(range, Some(nodes)));
+            if !self.draining.is_empty() {
+                self.tell_draining();
+            }
         }
         let at = now + self.plan.delay(&mut self.random);
         self.queue.add(at, operation(id, CoordinatorOperation::LookAtBrokers));
@@ -289,7 +292,7 @@ impl World {
         for id in self.controllers.keys().copied().collect::<Vec<_>>() {
             if !Plan::once_in(&mut self.random, self.plan.lost_one_in) {
                 let at = self.queue.now() + self.plan.delay(&mut self.random);
-                let input = Box::new(Input::Complaint(complaint));
+                let input = Box::new(Input::Complaints(vec![complaint]));
                 self.queue.add(at, Event::ToController { controller: id, input });
             }
         }

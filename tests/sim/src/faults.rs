@@ -5,10 +5,12 @@
 
 use std::path::Path;
 
-use minikafka_core::NodeId;
+use minikafka_core::chain::ChainMember;
+use minikafka_core::{NodeId, RangeId};
 use minikafka_storage::disk::BLOCK_BYTES;
 use minikafka_storage::disk::sim::{Faults, SimDisk, SimRandom};
 
+use crate::network::place;
 use crate::plan::Plan;
 use crate::queue::{MS, SECOND};
 use crate::world::{Event, World};
@@ -342,6 +344,7 @@ impl World {
                 self.stop_node(node, false, false);
             }
             if self.nodes[node].has_rot {
+                self.is_beyond_promise |= !self.has_other_survivors(node);
                 self.nodes[node].wipe(false, &mut self.random);
             }
             if self.nodes[node].life.is_none() {
@@ -352,6 +355,21 @@ impl World {
         }
         self.restart_controller(0);
         self.wish_again();
+    }
+
+    /// Whether every range of a node has a survivor elsewhere. An empty one may not: nothing of it was ever acknowledged, and a
+    /// power loss may have cost the others its marker, since the rot.
+    fn has_other_survivors(&self, node: usize) -> bool {
+        self.coordinator.chunk.ranges.iter().enumerate().all(|(at, record)| {
+            let Some(active) = &record.active else { return true };
+            let survives = |member: &ChainMember| {
+                let life = self.nodes[place(member)].life.as_ref();
+                let view = life.and_then(|life| life.members.get(&RangeId(at as u32))?.view);
+                place(member) != node && view.is_some_and(|view| view.marker >= active.epoch && !view.failed)
+            };
+            let holds = active.chain.iter().any(|member| place(member) == node);
+            !holds || active.chain.iter().any(survives)
+        })
     }
 
     fn has_failed(&self, node: usize) -> bool {

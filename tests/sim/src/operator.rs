@@ -14,6 +14,9 @@ use crate::world::{Event, World};
 impl World {
     /// The operator changes their mind about a range.
     pub fn wish(&mut self) {
+        if self.random.one_in(5) {
+            return self.drain();
+        }
         let range = RangeId(self.random.below(self.plan.ranges.into()) as u32);
         let nodes = if self.random.one_in(5) { None } else { Some(self.draw_nodes()) };
         let words = nodes.iter().flatten().fold(0, |all, node| all << 8 | u64::from(node.0));
@@ -23,6 +26,28 @@ impl World {
             None => drop(self.wishes.remove(&range)),
         }
         self.tell_wish(range, nodes);
+    }
+
+    /// The operator drains one node, perhaps all of them one after the other, or none any more.
+    fn drain(&mut self) {
+        match self.random.one_in(3) {
+            true => self.draining.clear(),
+            false => {
+                let node = self.random.below(self.nodes.len() as u64) as usize;
+                self.draining.insert(self.nodes[node].id);
+            }
+        }
+        self.note("drain", [self.draining.len() as u64, 0, 0, 0]);
+        self.tell_draining();
+    }
+
+    /// Tells whoever controls, at their own time.
+    pub fn tell_draining(&mut self) {
+        for controller in self.controllers.keys().copied().collect::<Vec<_>>() {
+            let at = self.queue.now() + self.plan.delay(&mut self.random);
+            let input = Box::new(Input::Draining(self.draining.clone()));
+            self.queue.add(at, Event::ToController { controller, input });
+        }
     }
 
     /// Mostly a chain as it should be, of anybody; now and then nonsense.
@@ -51,8 +76,12 @@ impl World {
         }
     }
 
-    /// The world is healed: of the wishes that can be fulfilled some stand, the others are forgotten.
+    /// The world is healed: of the wishes that can be fulfilled some stand, the others are forgotten. No node is drained any
+    /// more, so that there are enough.
     pub fn wish_again(&mut self) {
+        if !std::mem::take(&mut self.draining).is_empty() {
+            self.tell_draining();
+        }
         let wishes = std::mem::take(&mut self.wishes);
         for (range, nodes) in wishes {
             if self.is_possible(&nodes) && self.random.one_in(2) {

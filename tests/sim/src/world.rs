@@ -4,7 +4,7 @@
 //! client, an operation of the coordinator, a fault. After it, whatever node was touched is looked at
 //! ([`crate::invariants`]), what it says is put on its way, and its next timer is put into the queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use minikafka_checker::History;
@@ -113,6 +113,10 @@ pub struct World {
     pub consumers: Vec<Consumer>,
     /// Where the operator wants each range, if anywhere.
     pub wishes: BTreeMap<RangeId, Vec<NodeId>>,
+    /// Healing takes from a range the last that it had: it need not come back.
+    pub is_beyond_promise: bool,
+    /// Nodes that shall get no ranges, as the operator says.
+    pub draining: BTreeSet<NodeId>,
     /// Faults so far.
     pub faults: BTreeMap<FaultKind, u64>,
     /// Phase two: nothing goes wrong any more, and nothing new is sent.
@@ -150,6 +154,8 @@ impl World {
             producers: Vec::new(),
             consumers: Vec::new(),
             wishes: BTreeMap::new(),
+            is_beyond_promise: false,
+            draining: BTreeSet::new(),
             faults: BTreeMap::new(),
             is_healing: false,
             steps: 0,

@@ -28,6 +28,8 @@ fn plantings() -> Vec<Vec<PlantedBug>> {
         // What a successor acknowledged, a sealed member has itself; and no chain begins below the end of its longest
         // survivor (R5c). So an old acknowledgement says nothing false, unless a shorter survivor may be the source.
         PlantedBug::AcknowledgementsKeptAcrossEpochs => vec![bug, PlantedBug::ShortestSurvivorAsSource],
+        // Members remember what was decided and take nothing else in the same epoch.
+        PlantedBug::SecondDecision => vec![bug, PlantedBug::SecondDecisionTaken],
         _ => vec![bug],
     };
     PlantedBug::ALL.into_iter().map(with).collect()

@@ -30,6 +30,21 @@ pub(super) enum Progress {
     Ready,
 }
 
+/// A node that copies a range in the background, for operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LearnerStatus {
+    /// The range.
+    pub range: RangeId,
+    /// Who copies it.
+    pub node: NodeId,
+    /// The last entry that it has.
+    pub end: LogIndex,
+    /// The last entry that its source had to give; 0: it has not said so yet.
+    pub limit: LogIndex,
+    /// It lacks so little that it joins with the next change.
+    pub is_ready: bool,
+}
+
 /// A node that learns.
 #[derive(Clone, Debug)]
 pub(super) struct Learner {
@@ -66,6 +81,11 @@ impl Learner {
         }
     }
 
+    pub(super) fn status(&self, range: RangeId) -> LearnerStatus {
+        let is_ready = self.progress == Progress::Ready;
+        LearnerStatus { range, node: self.member.node, end: self.end, limit: self.limit, is_ready }
+    }
+
     /// Whom to copy from: the tail works least, so the chain's members from behind, those that can serve first.
     fn source(&self, active: &ActiveChain, brokers: &Brokers, bad: &BTreeSet<NodeId>) -> Option<ChainMember> {
         let mut sources: Vec<ChainMember> = active.chain.iter().rev().copied().collect();
@@ -95,7 +115,7 @@ impl ChunkController {
     /// Lets nodes learn where a chain lacks members, and asks those that learn how far they are.
     pub(super) fn teach(&mut self, now_ms: u64, outbox: &mut Outbox) {
         let Some(Known { chunk, .. }) = &self.known else { return };
-        let mut seats = Seats::new(chunk, &self.brokers, &mut self.seats);
+        let mut seats = Seats::new(chunk, &self.brokers, &self.draining, &mut self.seats);
         let mut held = None;
         for (at, state) in self.ranges.iter_mut().enumerate() {
             let Some(active) = &chunk.ranges[at].active else { continue };
@@ -106,6 +126,7 @@ impl ChunkController {
                 replication: chunk.replication,
                 brokers: &self.brokers,
                 wish: wish.map(|nodes| nodes.as_slice()),
+                draining: &self.draining,
             };
             drop_learners(&view, active, state);
             let wanted = wanted(&view, active, state);
@@ -216,7 +237,7 @@ fn drop_learners(view: &View<'_>, active: &ActiveChain, state: &mut RangeState) 
             broker.incarnation == member.incarnation && broker.store == member.store && !suspicions.has_failed(broker)
         });
         let joined = active.chain.iter().any(|m| m.node == *node && m.store == member.store);
-        if !lives || joined {
+        if !lives || joined || view.keeps_out(*node) {
             return false;
         }
         if view.now_ms >= learner.moved_ms + PROGRESS_SILENCE_MS * 2 {
@@ -266,7 +287,8 @@ fn add_learners(
     let mut chain: Vec<NodeId> = live.map(|member| member.node).chain(state.learners.keys().copied()).collect();
     while others(state) < wanted {
         let rooms = |is_urgent: bool| -> Vec<Room<'_>> {
-            let brokers = view.brokers.values().filter(|broker| may(state, broker, is_urgent));
+            let may = |broker: &&BrokerRecord| !view.keeps_out(broker.node) && may(state, broker, is_urgent);
+            let brokers = view.brokers.values().filter(may);
             brokers.map(|broker| room(broker, held)).collect()
         };
         // Below the floor somebody who stays out is better than nobody.

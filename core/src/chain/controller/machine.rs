@@ -128,8 +128,12 @@ impl ChunkController {
     pub(super) fn control_refused(&mut self, now_ms: u64, range: RangeId, epoch: Epoch, outbox: &mut Outbox) {
         let Some(Known { chunk, .. }) = &self.known else { return };
         let Some(at) = position(chunk, range) else { return };
-        self.ranges[at].told = None;
-        self.ranges[at].retry_at_ms = now_ms;
+        let state = &mut self.ranges[at];
+        state.told = None;
+        if state.failures == 0 && state.alert.is_none() {
+            // Of one that tries already, or waits for a node, it is no news that nobody acts.
+            state.retry_at_ms = now_ms;
+        }
         if epoch > chunk.ranges[at].epoch_max() && !self.reading && self.in_flight.is_none() {
             self.reading = true;
             outbox.read();
@@ -152,14 +156,30 @@ impl ChunkController {
         }
     }
 
-    /// The operator wants other nodes, or none in particular.
+    /// The operator wants other nodes, or none in particular. Who learned only because of the wish stops.
     pub(super) fn desire(&mut self, now_ms: u64, range: RangeId, nodes: Option<Vec<NodeId>>) {
-        match nodes {
-            Some(nodes) => drop(self.desired.insert(range, nodes)),
-            None => drop(self.desired.remove(&range)),
-        }
+        let wanted = nodes.clone().unwrap_or_default();
+        let before = match nodes {
+            Some(nodes) => self.desired.insert(range, nodes),
+            None => self.desired.remove(&range),
+        };
         let at = self.known.as_ref().and_then(|known| position(&known.chunk, range));
-        if let Some(state) = at.map(|at| &mut self.ranges[at]).filter(|state| state.failures == 0) {
+        let Some(state) = at.map(|at| &mut self.ranges[at]) else { return };
+        let is_wished_no_more = |node: &NodeId| before.iter().flatten().any(|n| n == node) && !wanted.contains(node);
+        state.learners.retain(|node, _| !is_wished_no_more(node));
+        if state.failures == 0 {
+            state.retry_at_ms = now_ms;
+        }
+    }
+
+    /// The operator drains other nodes than before. A first chain that lacked nodes may have them now, or lack one.
+    pub(super) fn drain(&mut self, now_ms: u64, nodes: BTreeSet<NodeId>) {
+        if self.draining == nodes {
+            return;
+        }
+        self.draining = nodes;
+        let Some(Known { chunk, .. }) = &self.known else { return };
+        for (state, _) in self.ranges.iter_mut().zip(&chunk.ranges).filter(|(_, record)| record.active.is_none()) {
             state.retry_at_ms = now_ms;
         }
     }
@@ -191,7 +211,7 @@ impl ChunkController {
         if self.reading || !self.ranges.iter().any(is_due) {
             return;
         }
-        let mut seats = Seats::new(chunk, &self.brokers, &mut self.seats);
+        let mut seats = Seats::new(chunk, &self.brokers, &self.draining, &mut self.seats);
         for (at, (state, record)) in self.ranges.iter_mut().zip(&chunk.ranges).enumerate() {
             if !is_due(state) {
                 continue;
@@ -202,6 +222,7 @@ impl ChunkController {
                 replication: chunk.replication,
                 brokers: &self.brokers,
                 wish: wish.map(|nodes| nodes.as_slice()),
+                draining: &self.draining,
             };
             match need(&view, record.active.as_ref(), record.pending.is_some(), state, &mut seats, at) {
                 Need::Nothing => state.rest(),

@@ -1,6 +1,6 @@
 //! What a range needs, from its record, the live brokers, and what is known of learners and suspects. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::alert::AlertReason;
 use super::learning::Progress;
@@ -34,12 +34,19 @@ pub(super) struct View<'a> {
     pub(super) brokers: &'a Brokers,
     /// The nodes that the operator wants, if they are a possible chain.
     pub(super) wish: Option<&'a [NodeId]>,
+    /// Nodes that get no ranges.
+    pub(super) draining: &'a BTreeSet<NodeId>,
 }
 
 impl View<'_> {
     /// Members that the chain shall have.
     pub(super) fn size(&self) -> usize {
         self.wish.map_or(usize::from(self.replication), <[NodeId]>::len)
+    }
+
+    /// Whether a node that does not hold the range is not to get it.
+    pub(super) fn keeps_out(&self, node: NodeId) -> bool {
+        self.draining.contains(&node) && !self.wish.is_some_and(|wish| wish.contains(&node))
     }
 
     pub(super) fn floor(&self) -> usize {
@@ -88,7 +95,8 @@ fn first_chain(view: &View<'_>, seats: &mut Seats<'_>, at: usize) -> Need {
     let proposed: Vec<&BrokerRecord> = nodes.iter().filter_map(|node| view.brokers.get(node)).collect();
     let chain: Vec<ChainMember> = proposed.into_iter().map(|broker| member(broker, seats.shard(broker, at))).collect();
     if chain.len() < view.size() {
-        return Need::Wait(AlertReason::TooFewNodes { live: view.brokers.len(), wanted: view.size() });
+        let live = view.brokers.keys().filter(|node| !view.keeps_out(**node)).count();
+        return Need::Wait(AlertReason::TooFewNodes { live, wanted: view.size() });
     }
     Need::Change(chain)
 }
@@ -119,7 +127,12 @@ fn next_members(
         let broker = live_again(old, view.brokers).filter(|broker| !state.suspicions.has_failed(broker))?;
         Some(if is_same(old, broker) { *old } else { member(broker, seats.shard(broker, at)) })
     };
-    active.chain.iter().filter_map(&mut back).collect()
+    let members: Vec<ChainMember> = active.chain.iter().filter_map(&mut back).collect();
+    // Whom others cannot copy from is treated as one who cannot be reached, where that leaves enough: every survivor has
+    // what is committed (R5c), and the longest log helps nobody who does not get it.
+    let in_reach = |member: &&ChainMember| !state.suspicions.is_out_of_reach(member.node, view.now_ms);
+    let reached: Vec<ChainMember> = members.iter().filter(in_reach).copied().collect();
+    if reached.len() >= view.floor() { reached } else { members }
 }
 
 /// Who joins: learners that are ready, and while that is not enough, whoever is known to be reachable (R8, R9).

@@ -85,6 +85,15 @@ impl ChunkController {
                 {
                     state.suspicions.bad_sources.insert(source.node);
                 }
+                let copied =
+                    |member: &ChainMember| asked.source != Some(*member) && !missing.contains_key(&member.node);
+                if *error == ErrorCode::TimedOut
+                    && let Some(source) = asked.source.filter(|_| !decision.chain.iter().any(copied))
+                {
+                    // Of those who copy nobody is done: the source may be cut off from all of them, and not from here.
+                    state.suspicions.not_reached(source.node, now_ms);
+                    return self.give_up_reconcile(now_ms, at, None, outbox);
+                }
                 let blamed = Some(to.node).filter(|_| !is_stale(*error));
                 if blamed.is_some() && state.failures >= 3 {
                     let reason = AlertReason::Refused { node: to.node, error: (*error).into() };

@@ -24,10 +24,15 @@ pub(super) struct Seats<'a> {
 }
 
 impl<'a> Seats<'a> {
-    pub(super) fn new(chunk: &'a RingChunk, brokers: &Brokers, book: &'a mut SeatBook) -> Self {
+    pub(super) fn new(
+        chunk: &'a RingChunk,
+        brokers: &Brokers,
+        draining: &BTreeSet<NodeId>,
+        book: &'a mut SeatBook,
+    ) -> Self {
         let mut nodes: Vec<Vec<NodeId>> = chunk.ranges.iter().map(active_nodes).collect();
         if nodes.iter().any(Vec::is_empty) {
-            propose_missing(&mut nodes, chunk, brokers);
+            propose_missing(&mut nodes, chunk, brokers, draining);
         }
         Self { nodes, chunk, book }
     }
@@ -81,8 +86,9 @@ fn active_nodes(record: &RangeRecord) -> Vec<NodeId> {
 }
 
 /// Places for ranges that were never active, next to those that others hold already.
-fn propose_missing(nodes: &mut [Vec<NodeId>], chunk: &RingChunk, brokers: &Brokers) {
-    let live: Vec<Place> = brokers.values().flat_map(places).collect();
+fn propose_missing(nodes: &mut [Vec<NodeId>], chunk: &RingChunk, brokers: &Brokers, draining: &BTreeSet<NodeId>) {
+    let live: Vec<Place> =
+        brokers.values().filter(|broker| !draining.contains(&broker.node)).flat_map(places).collect();
     let held = |record: &RangeRecord| -> Vec<PlaceName> {
         record.active.iter().flat_map(|active| active.chain.iter().map(|member| (member.node, member.shard))).collect()
     };

@@ -24,13 +24,15 @@ pub(super) struct Suspicions {
     earlier_ms: BTreeMap<NodeId, u64>,
     /// When the newest epoch was first complained about.
     last_ms: u64,
-    /// Epochs in a row that were complained about soon after each other.
+    /// Epochs in a row in which somebody was complained about again.
     in_a_row: u32,
     left_out: BTreeMap<NodeId, LeftOut>,
     /// Processes whose disk failed them.
     failed: BTreeMap<NodeId, Incarnation>,
     /// Members that could not read what they were asked for.
     pub(super) bad_sources: BTreeSet<NodeId>,
+    /// Sources that nobody could copy from, until when they are not asked to promise.
+    out_of_reach: BTreeMap<NodeId, u64>,
 }
 
 /// Who stays out, until when.
@@ -62,7 +64,7 @@ impl Suspicions {
             return None;
         }
         if self.epoch != active.epoch || self.complaints.is_empty() {
-            self.begin(now_ms, active.epoch);
+            self.begin(now_ms, active.epoch, complaint.about);
         }
         self.complaints.insert((complaint.about, complaint.by));
         let flaps = self.in_a_row.saturating_sub(1);
@@ -70,16 +72,17 @@ impl Suspicions {
         Some(self.last_ms + wait_ms.min(settings.retry_ms_max))
     }
 
-    /// The first complaint about an epoch.
-    fn begin(&mut self, now_ms: u64, epoch: Epoch) {
+    /// The first complaint about an epoch. A chain flaps when it is about one that was complained about a short while ago, and
+    /// was not started again since; others may die one after the other without anybody waiting for it.
+    fn begin(&mut self, now_ms: u64, epoch: Epoch, about: NodeId) {
         let is_soon = now_ms.saturating_sub(self.last_ms) < EJECT_MS_MIN && self.epoch != Epoch(0);
-        self.in_a_row = if is_soon { self.in_a_row.saturating_add(1) } else { 0 };
         self.earlier_ms.retain(|_, at_ms| now_ms.saturating_sub(*at_ms) < EJECT_MS_MIN);
         for (about, _) in std::mem::take(&mut self.complaints) {
             if is_soon {
                 self.earlier_ms.insert(about, self.last_ms);
             }
         }
+        self.in_a_row = if self.earlier_ms.contains_key(&about) { self.in_a_row.saturating_add(1) } else { 0 };
         (self.epoch, self.last_ms) = (epoch, now_ms);
     }
 
@@ -145,10 +148,22 @@ impl Suspicions {
         out.until_ms = now_ms + out.wait_ms;
     }
 
+    /// Nobody who was to copy from this source could reach it.
+    pub(super) fn not_reached(&mut self, source: NodeId, now_ms: u64) {
+        self.out_of_reach.insert(source, now_ms + EJECT_MS_MIN);
+    }
+
+    /// Whether a change should rather do without this member's log.
+    pub(super) fn is_out_of_reach(&self, node: NodeId, now_ms: u64) -> bool {
+        self.out_of_reach.get(&node).is_some_and(|until_ms| *until_ms > now_ms)
+    }
+
     /// Another process, or none any more: nothing is held against it.
     pub(super) fn forgive(&mut self, node: NodeId) {
+        self.out_of_reach.remove(&node);
         self.left_out.remove(&node);
         self.earlier_ms.remove(&node);
+        self.complaints.retain(|(about, _)| *about != node);
         self.failed.remove(&node);
         self.bad_sources.remove(&node);
     }

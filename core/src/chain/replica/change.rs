@@ -19,6 +19,9 @@ impl Replica {
         if epoch > self.promised {
             return self.promise(request, epoch, out);
         }
+        if is_planted(PlantedBug::SecondDecisionTaken) && epoch == self.promised && self.marking.is_none() {
+            self.forget_decision(out);
+        }
         // A promise of an earlier life is not repeated: that process is out of every chain (R6).
         let is_repeated = epoch == self.promised && epoch == self.sealed && self.decided.is_none();
         if !is_repeated || !matches!(self.standing, Standing::Sealing | Standing::Sealed | Standing::Failed) {
@@ -31,6 +34,14 @@ impl Replica {
         }
         self.seals.push_back(request);
         self.report_seal_if_due(out);
+    }
+
+    /// Only with a planted bug.
+    fn forget_decision(&mut self, out: &mut Vec<Output>) {
+        if matches!(self.standing, Standing::Reconciling | Standing::Reconciled) && self.cutting.is_none() {
+            self.abandon(ErrorCode::Stale, out);
+            (self.standing, self.decided) = (Standing::Sealed, None);
+        }
     }
 
     fn promise(&mut self, request: RequestId, epoch: Epoch, out: &mut Vec<Output>) {

@@ -22,7 +22,9 @@ use crate::control::ControlEntry;
 use crate::entry::EntryHeader;
 use crate::error_code::ErrorCode;
 use crate::ids::*;
-use crate::limits::{COPIED_ENTRIES_TRACKED_MAX, LOG_INDEX_MAX, PEER_RETRY_TICKS, STALL_TICKS_MAX};
+use crate::limits::{
+    COPIED_ENTRIES_TRACKED_MAX, COPY_REQUESTS_LOST_MAX, LOG_INDEX_MAX, PEER_RETRY_TICKS, STALL_TICKS_MAX,
+};
 
 /// A learner copies as far as its source lets it.
 pub(super) const LEARN_UNTIL: LogIndex = LogIndex(LOG_INDEX_MAX);
@@ -53,6 +55,8 @@ pub(super) struct Copying {
     until: LogIndex,
     /// How far the source would go when it last answered; 0: it did not answer yet.
     pub limit: LogIndex,
+    /// Requests that were lost, or not answered in time.
+    pub lost: u32,
     /// What went wrong and was not told yet.
     pub error: Option<ErrorCode>,
     /// The newest request; 0: none yet.
@@ -73,6 +77,7 @@ impl Copying {
             purpose,
             until,
             limit: LogIndex(0),
+            lost: 0,
             error: None,
             copy: CopyId(0),
             step: Step::Due,
@@ -211,11 +216,11 @@ impl Replica {
         }
     }
 
-    pub(super) fn copy_source_lost(&mut self, member: ChainMember, _out: &mut Vec<Output>) {
+    pub(super) fn copy_source_lost(&mut self, member: ChainMember, out: &mut Vec<Output>) {
         if let Some(copying) = self.copying.as_mut().filter(|copying| copying.source == Some(member))
             && matches!(copying.step, Step::Asked { .. })
         {
-            copying.rest(Some(ErrorCode::TimedOut));
+            self.copy_lost(out);
         }
     }
 
@@ -225,7 +230,7 @@ impl Replica {
             Step::Asked { ticks, .. } => {
                 *ticks += 1;
                 if *ticks >= STALL_TICKS_MAX {
-                    copying.rest(Some(ErrorCode::TimedOut));
+                    self.copy_lost(out);
                 }
             }
             Step::Resting { ticks } => {
@@ -236,6 +241,18 @@ impl Replica {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The newest request, or its answer, was lost. A source that never answered may be one that this member cannot reach,
+    /// though the controller can: a member that is reconciled says so, because only another decision helps (R5d).
+    fn copy_lost(&mut self, out: &mut Vec<Output>) {
+        let Some(copying) = &mut self.copying else { return };
+        copying.lost += 1;
+        copying.rest(Some(ErrorCode::TimedOut));
+        let is_out_of_reach = copying.limit == LogIndex(0) && copying.lost >= COPY_REQUESTS_LOST_MAX;
+        if is_out_of_reach && copying.purpose == CopyPurpose::Reconcile {
+            self.refuse_reconcile(ErrorCode::TimedOut, out);
         }
     }
 

@@ -22,13 +22,17 @@ impl Replica {
     ) {
         let refused = |code, epoch| Output::Answer { request, answer: Answer::Refused { code, epoch } };
         // R5d: one epoch, one decision.
-        if epoch != self.promised || self.decided.is_some_and(|decided| decided != end) {
+        let is_another = self.decided.is_some_and(|decided| decided != end);
+        let takes_another = is_planted(PlantedBug::SecondDecisionTaken);
+        if epoch != self.promised || (is_another && !takes_another) {
             return out.push(refused(ErrorCode::Stale, self.promised));
         }
         self.quiet_ticks = 0;
         match self.standing {
             Standing::Sealed if self.marker < epoch => {}
             Standing::Active(_) if is_planted(PlantedBug::LateReconcile) => {}
+            Standing::Sealed if takes_another => {}
+            Standing::Reconciling | Standing::Reconciled if is_another && self.cutting.is_none() => {}
             Standing::Reconciling => return self.report_progress(request, out),
             // Only the answer is repeated.
             Standing::Reconciled => return out.push(Output::Answer { request, answer: DONE }),

@@ -16,6 +16,7 @@ use crate::error_code::ErrorCode;
 use crate::ids::*;
 use crate::limits::{
     COMPLAINT_REPEAT_TICKS, HEARTBEAT_TICKS, LINK_LOST_TICKS, PEER_RETRY_TICKS, SILENCE_TICKS_MAX, STALL_TICKS_MAX,
+    SUSPICION_TICKS,
 };
 
 /// A request for a stream, kept while this member is not told yet that it acts.
@@ -34,6 +35,8 @@ pub(super) struct Upstream {
     pub stream: Option<StreamId>,
     /// The newest that was ever taken.
     newest: StreamId,
+    /// Something came on it: both ways to the predecessor worked.
+    is_proven: bool,
     acknowledged: LogIndex,
     /// Since the predecessor was last heard.
     pub quiet_ticks: u32,
@@ -48,6 +51,7 @@ impl Upstream {
             predecessor,
             stream: None,
             newest: StreamId(0),
+            is_proven: false,
             acknowledged: start,
             quiet_ticks: 0,
             lost_ticks: None,
@@ -55,7 +59,9 @@ impl Upstream {
         }
     }
 
+    /// Something came on the stream.
     pub fn heard(&mut self) {
+        self.is_proven = true;
         self.quiet_ticks = 0;
         self.complained.forget();
     }
@@ -67,7 +73,16 @@ impl Upstream {
         }
         (self.stream, self.newest, self.lost_ticks) = (Some(stream), stream, None);
         self.heard();
+        self.is_proven = false;
         true
+    }
+
+    /// Its connection broke. One that worked breaks when the process behind it dies: that is said at once. One that never
+    /// did may be on its way, because processes learn of each other one after the other.
+    fn lost(&mut self) -> Option<ComplaintReason> {
+        self.lost_ticks.get_or_insert(0);
+        let worked = self.stream.take().is_some() && self.is_proven;
+        self.complained.about(worked.then_some(ComplaintReason::LinkLost))
     }
 
     /// Acknowledges what is held, if that is more than before.
@@ -90,7 +105,7 @@ impl Upstream {
         self.lost_ticks = self.lost_ticks.map(|ticks| (ticks + 1).min(LINK_LOST_TICKS));
         let reason = match self.lost_ticks {
             Some(LINK_LOST_TICKS) => Some(ComplaintReason::LinkLost),
-            _ => (self.quiet_ticks == SILENCE_TICKS_MAX).then_some(ComplaintReason::Silent),
+            _ => (self.quiet_ticks >= SUSPICION_TICKS).then_some(ComplaintReason::Silent),
         };
         self.complained.tick();
         self.complained.about(reason)
@@ -221,7 +236,7 @@ impl Downstream {
             }
         };
         let is_stalled =
-            is_unanswered || self.stalled_ticks == self.stalled_ticks_max || self.quiet_ticks == SILENCE_TICKS_MAX;
+            is_unanswered || self.stalled_ticks == self.stalled_ticks_max || self.quiet_ticks >= SUSPICION_TICKS;
         self.complained.tick();
         (is_due, self.complained.about(is_stalled.then_some(ComplaintReason::Stalled)))
     }
@@ -306,19 +321,19 @@ impl Replica {
         active.downstream.as_mut().filter(|downstream| is_current && downstream.stream == stream)
     }
 
-    /// A connection broke: R8 for the successor at once, for the predecessor unless it comes back soon.
+    /// A connection broke (R8).
     pub(super) fn peer_lost(&mut self, member: ChainMember, out: &mut Vec<Output>) {
         self.copy_source_lost(member, out);
         let Standing::Active(active) = &mut self.standing else { return };
-        if let Some(upstream) = active.upstream.as_mut().filter(|upstream| upstream.predecessor == member) {
-            upstream.stream = None;
-            upstream.lost_ticks.get_or_insert(0);
-        }
+        let upstream = active.upstream.as_mut().filter(|upstream| upstream.predecessor == member);
+        let above = upstream.and_then(Upstream::lost);
+        let mut below = None;
         if let Some(downstream) = active.downstream.as_mut().filter(|downstream| downstream.successor == member) {
             downstream.close(out);
-            if let Some(reason) = downstream.complained.about(Some(ComplaintReason::LinkLost)) {
-                self.complain(member.node, reason, out);
-            }
+            below = downstream.complained.about(Some(ComplaintReason::LinkLost));
+        }
+        for reason in above.into_iter().chain(below) {
+            self.complain(member.node, reason, out);
         }
     }
 

@@ -26,7 +26,7 @@ fn complain(world: &mut World, by: u32, about: u32, reason: ComplaintReason) {
     let range = RangeKey { ring: RING, range: RangeId(0) };
     let epoch = active(world, 0).epoch;
     let complaint = Complaint { range, epoch, by: NodeId(by), about: NodeId(about), reason };
-    world.input(0, Input::Complaint(complaint));
+    world.input(0, Input::Complaints(vec![complaint]));
     world.settle(0);
 }
 
@@ -168,7 +168,7 @@ fn a_complaint_of_another_epoch_or_of_a_stranger_changes_nothing() {
     complain(&mut world, stranger, 1, ComplaintReason::LinkLost);
     let range = RangeKey { ring: RING, range: RangeId(0) };
     let (by, about, reason) = (NodeId(1), NodeId(2), ComplaintReason::Silent);
-    world.input(0, Input::Complaint(Complaint { range, epoch: Epoch(7), by, about, reason }));
+    world.input(0, Input::Complaints(vec![Complaint { range, epoch: Epoch(7), by, about, reason }]));
     world.settle(0);
     assert_eq!(world.chunk, before);
 }
@@ -206,11 +206,23 @@ fn a_member_that_does_not_answer_the_seal_is_left_behind() {
     assert!(world.now_ms < limits::SEAL_WAIT_MS, "nobody waited long for who was complained about");
 }
 
+#[test]
+fn who_dies_again_and_again_is_replaced_at_once_every_time() {
+    let mut world = three(3, 1);
+    for life in 2..9 {
+        complain_and_lose(&mut world, 2);
+        assert_eq!(nodes(&world, 0), [1, 3], "life {life}: a chain does not flap because processes are killed");
+        world.restart(2, life);
+        world.settle(8 * limits::PROGRESS_POLL_MS);
+        assert_eq!(nodes(&world, 0), [1, 3, 2], "life {life}");
+    }
+}
+
 fn complain_and_lose(world: &mut World, about: u32) {
     let range = RangeKey { ring: RING, range: RangeId(0) };
     let epoch = active(world, 0).epoch;
     let (by, about_node, reason) = (NodeId(1), NodeId(about), ComplaintReason::LinkLost);
-    world.input(0, Input::Complaint(Complaint { range, epoch, by, about: about_node, reason }));
+    world.input(0, Input::Complaints(vec![Complaint { range, epoch, by, about: about_node, reason }]));
     settle_without(world, about, limits::SUSPECT_WAIT_MS + 100);
 }
 
@@ -231,6 +243,76 @@ fn a_wish_moves_a_range_in_one_change_after_everybody_learned() {
     world.input(0, Input::Desired { range: RangeId(0), nodes: Some(vec![NodeId(1); 3]) });
     world.settle(60_000);
     assert!(world.is_full() && active(&world, 0).epoch == Epoch(3), "an impossible wish is none");
+}
+
+#[test]
+fn who_learned_only_for_a_wish_stops_when_it_is_withdrawn() {
+    let mut world = three(4, 1);
+    let spare = (1..=4).find(|node| !nodes(&world, 0).contains(node)).expect("one of four");
+    let wish = nodes(&world, 0)[..2].iter().copied().chain([spare]).map(NodeId).collect();
+    world.input(0, Input::Desired { range: RangeId(0), nodes: Some(wish) });
+    assert_eq!(world.controllers[0].learners().len(), 1);
+    world.input(0, Input::Desired { range: RangeId(0), nodes: None });
+    assert!(world.controllers[0].learners().is_empty());
+    world.settle(4 * limits::PROGRESS_POLL_MS);
+    assert!(!nodes(&world, 0).contains(&spare) && active(&world, 0).epoch == Epoch(1), "nothing came of it");
+}
+
+fn drain(world: &mut World, draining: &[u32]) {
+    world.input(0, Input::Draining(draining.iter().copied().map(NodeId).collect()));
+    world.settle(4 * limits::PROGRESS_POLL_MS);
+}
+
+#[test]
+fn a_draining_node_is_in_no_first_chain() {
+    let mut world = World::new(3, 8, &[2; 4]);
+    world.add_controller();
+    world.input(0, Input::Draining(BTreeSet::from([NodeId(2)])));
+    world.settle(0);
+    assert!(world.is_full());
+    assert!((0..8).all(|range| !nodes(&world, range).contains(&2)), "one of the others is in its place");
+    // With too few others the ring waits, and says for what.
+    let mut world = World::new(3, 1, &[2; 3]);
+    world.add_controller();
+    drain(&mut world, &[2]);
+    assert!(world.chunk.ranges[0].active.is_none());
+    let alerts = world.controllers[0].alerts();
+    assert_eq!(alerts[0].reason, AlertReason::TooFewNodes { live: 2, wanted: 3 });
+    drain(&mut world, &[]);
+    assert!(world.is_full(), "it is drained no more");
+}
+
+#[test]
+fn a_draining_node_keeps_what_it_holds_and_takes_nobody_s_place() {
+    let mut world = three(4, 1);
+    let spare = (1..=4).find(|node| !nodes(&world, 0).contains(node)).expect("one of four");
+    let (kept, gone) = (nodes(&world, 0)[0], nodes(&world, 0)[1]);
+    drain(&mut world, &[spare, kept]);
+    world.stop(gone);
+    world.settle(4 * limits::PROGRESS_POLL_MS);
+    assert_eq!(nodes(&world, 0).len(), 2, "nobody is in the place of who left");
+    assert!(nodes(&world, 0).contains(&kept));
+    assert!(world.controllers[0].learners().is_empty());
+    drain(&mut world, &[]);
+    assert!(nodes(&world, 0).contains(&spare));
+}
+
+#[test]
+fn a_node_that_is_drained_while_it_learns_stops_learning_unless_it_is_wished_for() {
+    let mut world = three(4, 1);
+    let spare = (1..=4).find(|node| !nodes(&world, 0).contains(node)).expect("one of four");
+    let wish: Vec<u32> = nodes(&world, 0)[..2].iter().copied().chain([spare]).collect();
+    let gone = nodes(&world, 0)[2];
+    world.stop(gone);
+    settle_without(&mut world, spare, limits::PROGRESS_POLL_MS);
+    let learners: Vec<NodeId> = world.controllers[0].learners().iter().map(|learner| learner.node).collect();
+    assert_eq!(learners, [NodeId(spare)]);
+    drain(&mut world, &[spare]);
+    assert!(world.controllers[0].learners().is_empty() && !nodes(&world, 0).contains(&spare));
+    let nodes_wished = Some(wish.iter().copied().map(NodeId).collect());
+    world.input(0, Input::Desired { range: RangeId(0), nodes: nodes_wished });
+    world.settle(4 * limits::PROGRESS_POLL_MS);
+    assert_eq!(nodes(&world, 0), wish, "an explicit wish goes before");
 }
 
 #[test]
@@ -260,4 +342,31 @@ fn a_member_that_copies_for_long_is_not_given_up_and_one_that_stands_still_is() 
     assert!(world.is_whole());
     assert_eq!(nodes(&world, 0), [3, 1]);
     assert_eq!(active(&world, 0).epoch.0, world.chunk.ranges[0].epoch_max().0);
+}
+
+/// A head that lost the other brokers, and not the controller, has the longest log, and nobody can copy it. It was chosen as
+/// the source again and again, and those who could not copy were left out for it.
+#[test]
+fn a_source_that_nobody_can_copy_from_is_done_without() {
+    let mut world = three(3, 1);
+    world.cuts = [(1, 2), (1, 3), (2, 1), (3, 1)].map(|(from, to)| (NodeId(from), NodeId(to))).into();
+    world.write(RangeId(0));
+    complain(&mut world, 2, 1, ComplaintReason::LinkLost);
+    world.settle(1_000);
+    assert_eq!(nodes(&world, 0), [2, 3]);
+    assert!(world.is_whole());
+    world.cuts.clear();
+    world.settle(limits::EJECT_MS_MIN);
+    assert_eq!(nodes(&world, 0), [2, 3, 1]);
+}
+
+#[test]
+fn a_member_that_alone_cannot_copy_is_left_out_and_not_its_source() {
+    let mut world = three(3, 1);
+    world.cuts = [(NodeId(1), NodeId(3))].into();
+    world.write(RangeId(0));
+    complain(&mut world, 2, 3, ComplaintReason::Stalled);
+    world.settle(1_000);
+    assert_eq!(nodes(&world, 0), [1, 2]);
+    assert!(world.is_whole());
 }

@@ -1,5 +1,7 @@
-//! What must never happen, under random reordering, loss, doubling, restarts, wiped disks, complaints, wishes, and a second
-//! controller; and that everything heals afterwards.
+//! What must never happen, under random reordering, loss, doubling, restarts, wiped disks, complaints, wishes, drained nodes, and a
+//! second controller; and that everything heals afterwards.
+
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
@@ -18,6 +20,7 @@ fn stumble(world: &mut World, dice: u8, pick: u16) {
         5 if world.may_wipe(NodeId(node)) => world.wipe(node),
         6..=8 => complain(world, pick),
         9 => wish(world, pick),
+        10 => drain(world, pick),
         5..=30 => world.write(RangeId(u32::from(pick) % world.chunk.ranges_total)),
         31..=40 => {
             world.now_ms += u64::from(pick) % 3_000;
@@ -54,7 +57,7 @@ fn complain(world: &mut World, pick: u16) {
     let reason = if by == about { ComplaintReason::WriteFailed } else { ComplaintReason::LinkLost };
     let complaint = Complaint { range: RangeKey { ring: RING, range }, epoch: active.epoch, by, about, reason };
     let controller = usize::from(pick) % world.controllers.len();
-    world.input(controller, Input::Complaint(complaint));
+    world.input(controller, Input::Complaints(vec![complaint]));
 }
 
 /// An operator wants a range on the nodes from one on.
@@ -64,6 +67,15 @@ fn wish(world: &mut World, pick: u16) {
     let range = RangeId(u32::from(pick) % world.chunk.ranges_total);
     let controller = usize::from(pick) % world.controllers.len();
     world.input(controller, Input::Desired { range, nodes: Some(chain) });
+}
+
+/// An operator drains some nodes, or none any more.
+fn drain(world: &mut World, pick: u16) {
+    let nodes = 1..=world.nodes.len() as u32;
+    let draining = nodes.filter(|node| pick >> node & 1 == 1).map(NodeId).collect();
+    let controller = usize::from(pick) % world.controllers.len();
+    world.let_seats_differ();
+    world.input(controller, Input::Draining(draining));
 }
 
 proptest! {
@@ -92,6 +104,7 @@ proptest! {
         for node in 1..=world.nodes.len() as u32 {
             world.restart(node, 2);
         }
+        world.input(0, Input::Draining(BTreeSet::new()));
         world.settle(200_000);
         prop_assert!(world.is_full(), "{} {:?} {}", world.now_ms, world.alerts.last(), world.unwell());
         write_everywhere(&mut world);

@@ -61,6 +61,8 @@ pub(super) struct World {
     pub(super) delivered: Vec<(Destination, Message)>,
     pub(super) committed: BTreeMap<RangeId, Log>,
     pub(super) cas_count: usize,
+    /// (from, to): what the first has to say does not reach the second; the controller reaches both.
+    pub(super) cuts: BTreeSet<(NodeId, NodeId)>,
     /// What each epoch decided: the end to reconcile to, and the chain.
     ends: BTreeMap<(RangeId, Epoch), LogPoint>,
     pub(super) actives: BTreeMap<(RangeId, Epoch), ActiveChain>,
@@ -92,6 +94,7 @@ impl World {
             delivered: Vec::new(),
             committed: BTreeMap::new(),
             cas_count: 0,
+            cuts: BTreeSet::new(),
             ends: BTreeMap::new(),
             actives: BTreeMap::new(),
             next: 100,
@@ -278,7 +281,8 @@ impl World {
         let disk = |source: ChainMember, range| -> Source {
             let node = self.nodes.get(&source.node).filter(|node| node.live)?;
             let is_it = (node.broker.store, node.broker.incarnation) == (source.store, source.incarnation);
-            node.disks.get(&range).filter(|_| is_it).cloned()
+            let is_cut = self.cuts.contains(&(source.node, to.node));
+            node.disks.get(&range).filter(|_| is_it && !is_cut).cloned()
         };
         let sources: Vec<Source> = match message {
             Message::Reconcile(request) => {
@@ -287,6 +291,7 @@ impl World {
             Message::Learn(request) => request.ranges.iter().map(|r| disk(r.source, r.range)).collect(),
             _ => Vec::new(),
         };
+        let cuts = self.cuts.clone();
         let Some(node) = self.nodes.get_mut(&to.node).filter(|node| node.live) else { return Answer::Lost };
         if usize::from(to.shard.0) >= node.broker.shards.len() {
             return Answer::Lost;
@@ -299,7 +304,16 @@ impl World {
             }
             Message::Reconcile(request) => Answer::Ranges(RangesReply {
                 ranges: (request.ranges.iter().zip(&sources))
-                    .map(|(range, source)| node.reconcile(request.incarnation, range, source.as_ref()))
+                    .map(|(range, source)| {
+                        let is_cut = range.source.is_some_and(|source| cuts.contains(&(source.node, to.node)));
+                        let outcome = node.reconcile(request.incarnation, range, source.as_ref());
+                        let waits = outcome.error == Some(ErrorCode::CatchingUp);
+                        if waits && is_cut {
+                            RangeOutcome { error: Some(ErrorCode::TimedOut), ..outcome }
+                        } else {
+                            outcome
+                        }
+                    })
                     .collect(),
             }),
             Message::Learn(request) => {
@@ -315,6 +329,12 @@ impl World {
     }
 
     /// A producer writes to whoever thinks to be the head of a range; what reaches the whole chain is committed.
+    /// Controllers that were told of different drains propose different first chains, so that shards of a process may come to
+    /// be chosen anew, also with chains of one.
+    pub(super) fn let_seats_differ(&mut self) {
+        self.nodes.values_mut().for_each(|node| node.is_one_of_many = true);
+    }
+
     pub(super) fn write(&mut self, range: RangeId) {
         let value = self.fresh();
         let acting = self.nodes.values().filter(|node| node.live).filter_map(|node| {
@@ -323,7 +343,10 @@ impl World {
         });
         for chain in acting.collect::<Vec<_>>() {
             let follows = |world: &Self, member: &ChainMember| {
-                world.nodes[&member.node].live && world.nodes[&member.node].acting.get(&range) == Some(&chain)
+                let is_cut = world.cuts.contains(&(chain.chain[0].node, member.node));
+                !is_cut
+                    && world.nodes[&member.node].live
+                    && world.nodes[&member.node].acting.get(&range) == Some(&chain)
             };
             let reached = chain.chain.iter().take_while(|member| follows(self, member)).count();
             let mut log = self.nodes[&chain.chain[0].node].disks[&range].log.clone();

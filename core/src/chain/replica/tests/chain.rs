@@ -3,6 +3,7 @@
 use super::*;
 use crate::limits::{
     COMPLAINT_REPEAT_TICKS, HEARTBEAT_TICKS, LINK_LOST_TICKS, PEER_RETRY_TICKS, SILENCE_TICKS_MAX, STALL_TICKS_MAX,
+    SUSPICION_TICKS,
 };
 
 const E1: Epoch = Epoch(1);
@@ -286,10 +287,11 @@ fn an_idle_stream_gives_signs_of_life_and_they_are_answered() {
 #[test]
 fn who_hears_nothing_serves_nothing_and_complains_once() {
     let (mut head, mut tail, stream) = pair();
-    let out = ticks(&mut tail, SILENCE_TICKS_MAX - 1);
-    assert_eq!((complaints(&out), tail.replica.check_read(E1)), (vec![], Ok(())));
-    let out = ticks(&mut tail, SILENCE_TICKS_MAX);
-    assert_eq!(complaints(&out), [(1, ComplaintReason::Silent)]);
+    assert_eq!(complaints(&ticks(&mut tail, SUSPICION_TICKS - 1)), []);
+    assert_eq!(complaints(&ticks(&mut tail, 1)), [(1, ComplaintReason::Silent)]);
+    let out = ticks(&mut tail, SILENCE_TICKS_MAX - SUSPICION_TICKS - 1);
+    assert_eq!((complaints(&out), tail.replica.check_read(E1)), (vec![], Ok(())), "suspicion costs no reads");
+    ticks(&mut tail, 1);
     assert_eq!(tail.replica.check_read(E1), Err(ErrorCode::Stale));
     tail.step(Input::CommittedAdvanced { epoch: E1, stream, index: LogIndex(1) });
     assert_eq!(tail.replica.check_read(E1), Ok(()));
@@ -309,9 +311,22 @@ fn who_hears_nothing_serves_nothing_and_complains_once() {
 }
 
 #[test]
-fn a_predecessor_that_is_lost_and_does_not_come_back_is_complained_about() {
+fn a_predecessor_whose_connection_worked_and_broke_is_complained_about_at_once() {
     let (head, mut tail, stream) = pair();
-    tail.step(Input::PeerLost { member: head.me() });
+    tail.step(Input::CommittedAdvanced { epoch: E1, stream, index: LogIndex(1) });
+    let lost = tail.step(Input::PeerLost { member: head.me() });
+    assert_eq!(complaints(&lost), [(1, ComplaintReason::LinkLost)]);
+    assert_eq!(complaints(&tail.step(Input::PeerLost { member: head.me() })), [], "once");
+    assert_eq!(complaints(&ticks(&mut tail, COMPLAINT_REPEAT_TICKS - 1)), [], "not at every tick");
+    assert_eq!(complaints(&ticks(&mut tail, 1)), [(1, ComplaintReason::LinkLost)], "the first may have been lost");
+}
+
+#[test]
+fn a_predecessor_that_cannot_be_reached_and_does_not_come_back_is_complained_about() {
+    let (head, mut tail, stream) = pair();
+    // Accepted, but nothing came on it yet: the way back may not be known.
+    request_stream(&mut tail, head.me(), StreamId(stream.0 + 1));
+    assert_eq!(complaints(&tail.step(Input::PeerLost { member: head.me() })), []);
     assert_eq!(complaints(&ticks(&mut tail, LINK_LOST_TICKS - 1)), []);
     let mut back = tail.replica.clone();
     assert_eq!(complaints(&ticks(&mut tail, LINK_LOST_TICKS)), [(1, ComplaintReason::LinkLost)]);
@@ -319,7 +334,7 @@ fn a_predecessor_that_is_lost_and_does_not_come_back_is_complained_about() {
     let again = complaints(&ticks(&mut tail, LINK_LOST_TICKS));
     assert_eq!(again, [(1, ComplaintReason::LinkLost)], "the first may have been lost");
     std::mem::swap(&mut back, &mut tail.replica);
-    request_stream(&mut tail, head.me(), StreamId(stream.0 + 1));
+    request_stream(&mut tail, head.me(), StreamId(stream.0 + 2));
     assert_eq!(complaints(&ticks(&mut tail, LINK_LOST_TICKS)), []);
 }
 
@@ -339,6 +354,7 @@ fn who_is_next_to_the_culprit_complains_first() {
     for _ in 0..STALL_TICKS_MAX {
         assert_eq!(complaints(&ticks(&mut head, 1)), []);
         acknowledge(&mut head, stream, 0);
+        middle.step(Input::CommittedAdvanced { epoch: E1, stream, index: LogIndex(0) });
         let out = ticks(&mut middle, 1);
         assert!(complaints(&out).iter().all(|(about, _)| *about == 3), "{out:?}");
     }

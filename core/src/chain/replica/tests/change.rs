@@ -2,7 +2,7 @@
 
 use super::chain::{opening, pair, replicate};
 use super::*;
-use crate::limits::PEER_RETRY_TICKS;
+use crate::limits::{COPY_REQUESTS_LOST_MAX, PEER_RETRY_TICKS};
 
 const SOURCE: ChainMember =
     ChainMember { node: NodeId(9), shard: ShardId(0), store: StoreId(9), incarnation: Incarnation(1) };
@@ -216,6 +216,22 @@ fn a_source_that_fails_or_is_lost_is_asked_again_and_late_answers_do_not_count()
     }
     let said = serve(&mut member, &[], &source, asked);
     assert!(matches!(said[..], [Output::Answer { answer: DONE, .. }]));
+}
+
+/// The controller reaches a source that this member does not: only another decision helps, so it says so.
+#[test]
+fn a_source_that_never_answers_is_refused() {
+    let source = log(2, 100);
+    let mut member = with_log(1, &[]);
+    member.seal(2);
+    let (request, mut asked) = reconcile(&mut member, point(&source, 2), Some(SOURCE));
+    for _ in 1..COPY_REQUESTS_LOST_MAX {
+        assert!(matches!(asked[..], [Output::RequestCopy { .. }]), "{asked:?}");
+        assert_eq!(member.step(Input::PeerLost { member: SOURCE }), []);
+        asked = (0..PEER_RETRY_TICKS).flat_map(|_| member.step(Input::Tick)).collect();
+    }
+    let refused = Answer::Refused { code: ErrorCode::TimedOut, epoch: E2 };
+    assert_eq!(member.step(Input::PeerLost { member: SOURCE }), [Output::Answer { request, answer: refused }]);
 }
 
 #[test]
