@@ -15,8 +15,12 @@ pub struct GatewayConfig {
     pub listen: SocketAddr,
     /// `host:port` that others are told; none: the address it listens on.
     pub advertise: Option<String>,
-    /// `host:port` of the HTTP port that others are told; empty: none.
-    pub advertise_http: String,
+    /// Where the HTTP port listens; port 0: any free one; none: there is none. Default: none.
+    pub http_listen: Option<SocketAddr>,
+    /// When the HTTP port cannot be had: go on without it, and say so in the log. Default: no, the gateway does not start.
+    pub http_is_optional: bool,
+    /// `host:port` of the HTTP port that others are told; none: the address it listens on.
+    pub advertise_http: Option<String>,
     /// The cluster secret; every shard and gateway of a cluster has the same.
     pub secret: Vec<u8>,
     /// A session of its own; the gateway closes it at shutdown.
@@ -38,11 +42,11 @@ pub struct GatewayConfig {
 /// How long a connection may take over what; then it is closed.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
-    /// From accept to a complete hello (and proof, where the role needs one).
+    /// From accept to a complete hello (and proof, where the role needs one). Over HTTP: to the end of a request's head.
     pub hello: Duration,
     /// From the first byte of a frame to its last.
     pub frame: Duration,
-    /// Without any frame.
+    /// Without any frame. Over HTTP: for the whole connection, which is then closed between two requests.
     pub idle: Duration,
     /// For one reply to leave.
     pub write: Duration,
@@ -65,7 +69,9 @@ impl GatewayConfig {
         Self {
             listen,
             advertise: None,
-            advertise_http: String::new(),
+            http_listen: None,
+            http_is_optional: false,
+            advertise_http: None,
             secret,
             coordinator,
             auto_create_topics: false,
@@ -84,6 +90,7 @@ impl fmt::Debug for GatewayConfig {
         f.debug_struct("GatewayConfig")
             .field("listen", &self.listen)
             .field("advertise", &self.advertise)
+            .field("http_listen", &self.http_listen)
             .field("auto_create_topics", &self.auto_create_topics)
             .field("default_partitions", &self.default_partitions)
             .field("default_replication", &self.default_replication)

@@ -3,6 +3,7 @@
 //! It decides nothing: records and brokers go into the machines, compare-and-sets and messages come out, and each ends
 //! as one task whose result goes back in. Everything it needs after a restart is in the coordinator.
 
+mod operation_driver;
 mod topic_driver;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use crate::backoff::Backoff;
 use crate::gateway::Shared;
 use crate::links::LinkError;
 use crate::map::ClusterMap;
+use operation_driver::OperationDriver;
 use topic_driver::ControlRefusal;
 
 /// Replication and number of a chunk.
@@ -49,6 +51,7 @@ pub(crate) async fn run(shared: Arc<Shared>, writer: WriterId) {
         machines: BTreeMap::new(),
         creating: BTreeSet::new(),
         topics: BTreeSet::new(),
+        operations: OperationDriver::default(),
         brokers: None,
         aligned: None,
         tasks: JoinSet::new(),
@@ -61,7 +64,7 @@ pub(crate) async fn run(shared: Arc<Shared>, writer: WriterId) {
         tokio::select! {
             changed = map.changed() => if changed.is_err() { return },
             Some(done) = controller.tasks.join_next() => controller.task_done(done),
-            Some(complaint) = complained.recv() => controller.complained(complaint),
+            Some(complaint) = complained.recv() => controller.complained(complaint, &mut complained),
             Some(refusal) = refused.recv() => controller.control_refused(&refusal),
             () = tokio::time::sleep_until(due) => controller.tick(),
         }
@@ -75,11 +78,14 @@ enum Done {
     Created(ChunkKey),
     /// A topic is ready, gone, or somebody else's.
     Topic(TopicId),
+    /// How far an operation is was written, or read.
+    Operation(OperationId),
 }
 
 impl Drop for Controller {
     fn drop(&mut self) {
         self.shared.alerts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.shared.learners.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.shared.complaints.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
@@ -94,6 +100,8 @@ struct Controller {
     creating: BTreeSet<ChunkKey>,
     /// Topics that are being opened or deleted.
     topics: BTreeSet<TopicId>,
+    /// What operators want.
+    operations: OperationDriver,
     /// The brokers that the machines know.
     brokers: Option<BTreeMap<NodeId, BrokerRecord>>,
     /// The map that all this was last brought in line with.
@@ -103,9 +111,10 @@ struct Controller {
 }
 
 impl Controller {
-    /// Brings everything in line with the map: rings that are needed, machines of their chunks, topics in work.
+    /// Brings everything in line with the map: rings that are needed, machines of their chunks, topics and operations in work.
     fn align(&mut self, map: &Arc<ClusterMap>) {
-        if self.aligned.as_ref().is_some_and(|aligned| Arc::ptr_eq(aligned, map)) {
+        let is_aligned = self.aligned.as_ref().is_some_and(|aligned| Arc::ptr_eq(aligned, map));
+        if is_aligned && !self.operations.is_due() {
             return;
         }
         self.aligned = Some(map.clone());
@@ -119,6 +128,7 @@ impl Controller {
         for (&key, chunk) in &map.chunks {
             if !self.machines.contains_key(&key) {
                 self.machines.insert(key, ChunkController::new(self.writer, ControllerSettings::default()));
+                self.step(key, Input::Draining(self.operations.draining.clone()));
                 self.step(key, Input::Brokers(map.brokers.values().cloned().collect()));
             }
             if self.machines[&key].version().is_some_and(|known| known < chunk.version) {
@@ -127,6 +137,7 @@ impl Controller {
         }
         self.create_rings(map);
         self.drive_topics(map);
+        self.drive_operations(map);
     }
 
     /// Rings of the cluster's own replication, of the default one, and of every topic's.
@@ -172,6 +183,7 @@ impl Controller {
                 self.topics.remove(&topic);
                 self.aligned = None;
             }
+            Ok(Done::Operation(operation)) => self.operation_written(operation),
             // A task that panicked is a defect of ours; what it owed to a machine will never come.
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => {}
@@ -183,11 +195,18 @@ impl Controller {
         self.step(key, Input::ControlRefused { range: refusal.range.range, epoch: refusal.epoch });
     }
 
-    fn complained(&mut self, complaint: Complaint) {
-        let Complaint { range, epoch, by, about, reason } = complaint;
-        tracing::debug!(%range, %epoch, %by, %about, ?reason, "a member complains about its chain");
-        let key = (range.ring.0, range.range.0 / limits::RANGES_PER_CHUNK);
-        self.step(key, Input::Complaint(complaint));
+    /// Takes all complaints that are there, so that what broke together is changed together.
+    fn complained(&mut self, first: Complaint, others: &mut mpsc::Receiver<Complaint>) {
+        let mut by_chunk: BTreeMap<ChunkKey, Vec<Complaint>> = BTreeMap::new();
+        let others = std::iter::from_fn(|| others.try_recv().ok());
+        for complaint in std::iter::once(first).chain(others).take(COMPLAINTS_WAITING_MAX) {
+            let Complaint { range, epoch, by, about, reason } = complaint;
+            tracing::debug!(%range, %epoch, %by, %about, ?reason, "a member complains about its chain");
+            by_chunk.entry((range.ring.0, range.range.0 / limits::RANGES_PER_CHUNK)).or_default().push(complaint);
+        }
+        for (key, complaints) in by_chunk {
+            self.step(key, Input::Complaints(complaints));
+        }
     }
 
     fn tick(&mut self) {
@@ -200,7 +219,8 @@ impl Controller {
         // Without a deadline of its own it wakes now and then; nothing depends on that.
         const LONG: u64 = 60_000;
         let due = self.machines.values().filter_map(ChunkController::next_deadline_ms).min();
-        self.began + Duration::from_millis(due.unwrap_or(u64::MAX).min(self.now_ms() + LONG))
+        let due = self.began + Duration::from_millis(due.unwrap_or(u64::MAX).min(self.now_ms() + LONG));
+        self.operations.due.map_or(due, |operations| operations.min(due))
     }
 
     fn now_ms(&self) -> u64 {
@@ -231,6 +251,8 @@ impl Controller {
         }
         let alerts = self.machines.get(&key).map(ChunkController::alerts).unwrap_or_default();
         self.shared.alerts.lock().unwrap_or_else(PoisonError::into_inner).insert(key, alerts);
+        let learners = self.machines.get(&key).map(ChunkController::learners).unwrap_or_default();
+        self.shared.learners.lock().unwrap_or_else(PoisonError::into_inner).insert(key, learners);
     }
 }
 

@@ -9,7 +9,7 @@ use minikafka_core::WriterId;
 use minikafka_core::coordination::{CoordinationError, CoordinatorEvent, GatewayRecord, KeyLife, path};
 
 use crate::backoff::Backoff;
-use crate::gateway::Shared;
+use crate::gateway::{Advertised, Shared};
 
 /// Where this gateway's keys are; the coordinator appends the number.
 const CANDIDATE: &str = "/gateways/gateway-";
@@ -24,13 +24,15 @@ pub(crate) enum Leadership {
     Other {
         /// Its `host:port`.
         address: String,
+        /// `host:port` of its HTTP port; empty: none.
+        http: String,
     },
     /// This gateway, writing as this.
     Mine(WriterId),
 }
 
 /// Stands for election until dropped.
-pub(crate) async fn stand(shared: Arc<Shared>, address: String) {
+pub(crate) async fn stand(shared: Arc<Shared>) {
     let mut events = shared.client.watch(path::GATEWAYS);
     let mut backoff = Backoff::default();
     let mut writer = None;
@@ -45,7 +47,7 @@ pub(crate) async fn stand(shared: Arc<Shared>, address: String) {
                 CoordinatorEvent::Changed { .. } | CoordinatorEvent::SessionSuspended => {}
             }
         }
-        while let Err(error) = take_part(&shared, &address, &mut writer).await {
+        while let Err(error) = take_part(&shared, &mut writer).await {
             tracing::warn!(%error, "cannot take part in the election");
             backoff.wait().await;
         }
@@ -54,13 +56,13 @@ pub(crate) async fn stand(shared: Arc<Shared>, address: String) {
 }
 
 /// Registers where this session has not, and finds out who is elected.
-async fn take_part(shared: &Shared, address: &str, writer: &mut Option<WriterId>) -> Result<(), CoordinationError> {
+async fn take_part(shared: &Shared, writer: &mut Option<WriterId>) -> Result<(), CoordinationError> {
+    let Advertised { native: address, http } = &shared.advertised;
     let me = match *writer {
         Some(writer) => writer,
         None => {
             let me = WriterId(rand::random_range(1..=u64::MAX));
-            let http = shared.config.advertise_http.clone();
-            let record = GatewayRecord { writer: me, address: address.to_owned(), http };
+            let record = GatewayRecord { writer: me, address: address.clone(), http: http.clone() };
             // After an unknown outcome a second key of the same session may be left; it names an older writer, is
             // found below, and goes with the session.
             shared.client.create(CANDIDATE, &record, KeyLife::EphemeralSequential).await?;
@@ -70,8 +72,8 @@ async fn take_part(shared: &Shared, address: &str, writer: &mut Option<WriterId>
     let elected = elected(shared).await?;
     let leadership = match elected {
         None => Leadership::Unknown,
-        Some(record) if record.writer == me || record.address == address => Leadership::Mine(me),
-        Some(record) => Leadership::Other { address: record.address },
+        Some(record) if record.writer == me || record.address == *address => Leadership::Mine(me),
+        Some(record) => Leadership::Other { address: record.address, http: record.http },
     };
     shared.leadership.send_if_modified(|known| {
         let changed = *known != leadership;

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use minikafka_coordinator::CoordinatorClient;
-use minikafka_core::chain::controller::Alert;
+use minikafka_core::chain::controller::{Alert, LearnerStatus};
 use minikafka_core::chain::peer::Complaint;
-use minikafka_core::coordination::{ClusterRecord, CoordinationError, path};
+use minikafka_core::coordination::{ClusterRecord, CoordinationError};
 use minikafka_core::limits;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -21,14 +21,16 @@ use crate::election::{self, Leadership};
 use crate::links::ShardLinks;
 use crate::map::{MapStore, keeper};
 use crate::server::{self, Counters};
-use crate::{controller, server::CounterValues};
+use crate::{controller, http, server::CounterValues};
 
 /// Why a gateway does not start.
 #[derive(Debug, Error)]
 pub enum GatewayError {
-    /// The native port cannot be had.
-    #[error("cannot listen on {address}: {source}")]
+    /// The native port, or the HTTP port, cannot be had.
+    #[error("cannot listen on {address} ({port}): {source}")]
     Listen {
+        /// Which one: `native` or `http`.
+        port: &'static str,
         /// Where.
         address: SocketAddr,
         /// Why not.
@@ -53,6 +55,7 @@ pub struct Gateway;
 #[derive(Debug)]
 pub struct GatewayHandle {
     address: SocketAddr,
+    http: Option<SocketAddr>,
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
 }
@@ -61,6 +64,7 @@ pub struct GatewayHandle {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: GatewayConfig,
+    pub(crate) advertised: Advertised,
     pub(crate) cluster: ClusterRecord,
     pub(crate) client: CoordinatorClient,
     pub(crate) map: Arc<MapStore>,
@@ -69,8 +73,21 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// What ranges wait for, by chunk; the controller's.
     pub(crate) alerts: Mutex<BTreeMap<(u16, u32), Vec<Alert>>>,
+    /// Who learns what, by chunk; the controller's.
+    pub(crate) learners: Mutex<BTreeMap<(u16, u32), Vec<LearnerStatus>>>,
+    /// Held while an operation is planned and written down.
+    pub(crate) beginning: tokio::sync::Mutex<()>,
     /// Where the controller takes complaints, while this gateway is elected.
     pub(crate) complaints: Mutex<Option<mpsc::Sender<Complaint>>>,
+}
+
+/// Where others find this gateway.
+#[derive(Clone, Debug)]
+pub(crate) struct Advertised {
+    /// `host:port` of the native port.
+    pub(crate) native: String,
+    /// `host:port` of the HTTP port; empty: none.
+    pub(crate) http: String,
 }
 
 impl Shared {
@@ -96,29 +113,39 @@ impl Gateway {
         let cluster = find_cluster(&client, &config.secret).await?;
         let map = Arc::new(MapStore::new());
         keeper::read_all(&client, &map).await?;
-        let listen = |source| GatewayError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
-        let advertised = config.advertise.clone().unwrap_or_else(|| address.to_string());
+        let (listener, address) = listen(config.listen, "native").await?;
+        let http = listen_http(&config).await?;
+        let http_address = http.as_ref().map(|(_, address)| *address);
+        let told = |address: SocketAddr| config.advertise_http.clone().unwrap_or_else(|| address.to_string());
+        let advertised = Advertised {
+            native: config.advertise.clone().unwrap_or_else(|| address.to_string()),
+            http: http_address.map(told).unwrap_or_default(),
+        };
         let shared = Arc::new(Shared {
             links: Arc::new(ShardLinks::new(cluster.cluster, &config.secret)),
             config,
+            advertised,
             cluster,
             client,
             map,
             leadership: watch::Sender::new(Leadership::Unknown),
             counters: Counters::default(),
             alerts: Mutex::default(),
+            learners: Mutex::default(),
+            beginning: tokio::sync::Mutex::default(),
             complaints: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
-        for prefix in [path::BROKERS, path::RINGS, path::TOPICS] {
+        for prefix in keeper::PREFIXES {
             tasks.spawn(keeper::keep(shared.client.clone(), shared.map.clone(), prefix));
         }
-        tasks.spawn(election::stand(shared.clone(), advertised));
+        tasks.spawn(election::stand(shared.clone()));
         tasks.spawn(control_while_elected(shared.clone()));
         tasks.spawn(server::serve(shared.clone(), listener));
-        Ok(GatewayHandle { address, shared, tasks })
+        if let Some((listener, _)) = http {
+            tasks.spawn(http::serve(shared.clone(), listener));
+        }
+        Ok(GatewayHandle { address, http: http_address, shared, tasks })
     }
 }
 
@@ -126,6 +153,11 @@ impl GatewayHandle {
     /// Where the native port listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the HTTP port listens, if there is one.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http
     }
 
     /// Whether this gateway is the controller now.
@@ -195,6 +227,24 @@ struct AbortOnDrop(tokio::task::JoinHandle<()>);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+async fn listen(address: SocketAddr, port: &'static str) -> Result<(TcpListener, SocketAddr), GatewayError> {
+    let failed = |source| GatewayError::Listen { port, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+async fn listen_http(config: &GatewayConfig) -> Result<Option<(TcpListener, SocketAddr)>, GatewayError> {
+    let Some(address) = config.http_listen else { return Ok(None) };
+    match listen(address, "http").await {
+        Err(error) if config.http_is_optional => {
+            tracing::warn!(%error, "going on without HTTP");
+            Ok(None)
+        }
+        listening => listening.map(Some),
     }
 }
 

@@ -4,17 +4,22 @@
 //! coordinator and the shard ports; topics by their buckets in the coordinator. It keeps no state of its own.
 //!
 //! - `server`: the native port; `resolve` and `topics` answer.
+//! - `http`: the HTTP port, in the shapes of [`admin`].
 //! - `map`: a cache of the coordinator's records, kept fresh by watches.
-//! - `election`, then `controller`: chains and topics, while this gateway is elected.
+//! - `operations`: what operators want done with ranges, planned and written down.
+//! - `election`, then `controller`: chains, topics and operations, while this gateway is elected.
 
+pub mod admin;
 mod backoff;
 pub mod cluster;
 pub mod config;
 mod controller;
 mod election;
 pub mod gateway;
+mod http;
 mod links;
 mod map;
+mod operations;
 mod resolve;
 mod server;
 mod topics;

@@ -1,4 +1,4 @@
-//! The map: what this gateway knows of brokers, rings and topics.
+//! The map: what this gateway knows of brokers, rings, topics and operations.
 //!
 //! A cache of coordinator records, kept fresh by watches ([`keeper`]) and by this gateway's own changes, whichever comes
 //! first; versions decide, so it never goes back. Readers take a snapshot and keep it as long as they like.
@@ -8,7 +8,9 @@ pub(crate) mod keeper;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use minikafka_core::coordination::{BrokerRecord, KeyVersion, RingChunk, TopicBucket, TopicRecord, path};
+use minikafka_core::coordination::{
+    BrokerRecord, KeyVersion, OperationRecord, RingChunk, TopicBucket, TopicRecord, path,
+};
 use minikafka_core::topic::TopicState;
 use minikafka_core::*;
 use tokio::sync::watch;
@@ -29,6 +31,8 @@ pub(crate) struct ClusterMap {
     pub(crate) chunks: BTreeMap<(u16, u32), Arc<At<RingChunk>>>,
     /// By path.
     pub(crate) buckets: BTreeMap<String, Arc<At<TopicBucket>>>,
+    /// What operators want or wanted.
+    pub(crate) operations: BTreeMap<OperationId, Arc<At<OperationRecord>>>,
 }
 
 impl ClusterMap {
@@ -100,6 +104,15 @@ impl MapStore {
 
     pub(crate) fn set_bucket(&self, path: &str, record: TopicBucket, version: KeyVersion) {
         self.change(|map| newer(&mut map.buckets, path.to_owned(), record, version));
+    }
+
+    pub(crate) fn set_operation(&self, record: OperationRecord, version: KeyVersion) {
+        self.change(|map| newer(&mut map.operations, record.operation, record, version));
+    }
+
+    /// An operation is gone for good: its number is not used again while a later one is there.
+    pub(crate) fn remove_operation(&self, operation: OperationId) {
+        self.change(|map| map.operations.remove(&operation).is_some());
     }
 
     fn change(&self, change: impl FnOnce(&mut ClusterMap) -> bool) {

@@ -97,7 +97,7 @@ async fn within<T>(until: Instant, work: impl Future<Output = T>) -> Result<T, R
 pub(crate) fn require_controller(shared: &Shared) -> Result<(), Refusal> {
     match &*shared.leadership.borrow() {
         Leadership::Mine(_) => Ok(()),
-        Leadership::Other { address } => Err(Refusal::because(ErrorCode::NotController, address)),
+        Leadership::Other { address, .. } => Err(Refusal::because(ErrorCode::NotController, address)),
         Leadership::Unknown => Err(Refusal::because(ErrorCode::NotController, "")),
     }
 }

@@ -66,12 +66,12 @@ pub enum Command {
     Broker(BrokerOptions),
     /// Run a gateway of a cluster: it tells clients who owns what; one of them controls the chains.
     Gateway(GatewayOptions),
-    /// Create a cluster.
-    #[command(subcommand)]
-    Cluster(ClusterCommand),
     /// Create, list, describe, alter and delete topics, and delete their oldest records.
     #[command(subcommand)]
     Topic(TopicCommand),
+    /// Show the cluster, and move ranges between its nodes: drain, move, rebalance.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Write a record for each line of files or standard input.
     Produce(ProduceCommand),
     /// Print the records of a topic.

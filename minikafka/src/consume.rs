@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use minikafka_client::core::{Offset, Partition, Timestamp};
-use minikafka_client::{Client, Consumer, ConsumerOptions, ConsumerRecord, OffsetQuery, OnDamage, Skipped, StartAt};
+use minikafka_client::{
+    Client, Consumer, ConsumerOptions, ConsumerRecord, OffsetQuery, OnDamage, ReadFrom, Skipped, StartAt,
+};
 
 use crate::cli::GlobalOptions;
 use crate::exit::{Failure, Outcome};
@@ -43,6 +45,9 @@ pub struct ConsumeCommand {
     /// Go on behind records that are damaged on the broker's disk, and tell what was left out, instead of ending there.
     #[arg(long)]
     skip_damaged: bool,
+    /// Read from a member of each chain in this rack, where there is one that works; otherwise from the head.
+    #[arg(long, value_name = "RACK")]
+    rack: Option<String>,
     /// How a record is printed: a template, or json (the default with --json).
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
@@ -147,7 +152,8 @@ impl ConsumeCommand {
         let partitions = self.partitions.iter().map(|&partition| Partition(partition)).collect::<Vec<_>>();
         let partitions = (!partitions.is_empty()).then_some(partitions);
         let on_damage = if self.skip_damaged { OnDamage::Skip } else { OnDamage::Stop };
-        Ok(ConsumerOptions { start, partitions, on_damage, ..ConsumerOptions::default() })
+        let read_from = self.rack.clone().map_or(ReadFrom::Head, |rack| ReadFrom::Nearest { rack });
+        Ok(ConsumerOptions { start, partitions, on_damage, read_from, ..ConsumerOptions::default() })
     }
 
     fn format(&self, json: bool) -> Format {

@@ -48,6 +48,8 @@ struct Ready {
     command: &'static str,
     version: &'static str,
     gateway: String,
+    /// Where HTTP is served, if it is.
+    http: Option<String>,
     shards: Vec<String>,
     data_dir: String,
     cluster: String,
@@ -155,6 +157,9 @@ impl Node {
 
         let mut config = GatewayConfig::new(plan.gateway_listen, secret, Arc::new(coordinator.session()));
         config.advertise = plan.gateway_advertise();
+        config.http_listen = plan.http;
+        config.http_is_optional = plan.http_is_optional;
+        config.advertise_http = plan.http.filter(|http| http.port() != 0).map(|http| advertised_http(plan, http));
         config.auto_create_topics = plan.auto_create_topics;
         config.default_partitions = plan.default_partitions;
         config.default_replication = plan.nodes.min(REPLICATION_MAX);
@@ -172,6 +177,7 @@ impl Node {
             command: plan.command,
             version: env!("CARGO_PKG_VERSION"),
             gateway: advertised(plan, self.gateway.address()),
+            http: self.gateway.http_address().map(|address| advertised_http(plan, address)),
             shards: self.brokers.iter().flat_map(BrokerHandle::shard_addresses).cloned().collect(),
             data_dir: plan.data_dir.display().to_string(),
             cluster: format!("{:016x}", self.cluster.0),
@@ -219,6 +225,9 @@ fn check_nodes(plan: &Plan) -> Outcome {
 
 fn gateway_failed(error: &GatewayError, option: &str) -> Failure {
     let advice = match error {
+        GatewayError::Listen { port: "http", .. } => {
+            "; stop what uses the port, or choose another with --http".to_owned()
+        }
         GatewayError::Listen { .. } => format!("; stop what uses the port, or choose another with {option}"),
         _ => String::new(),
     };
@@ -228,6 +237,14 @@ fn gateway_failed(error: &GatewayError, option: &str) -> Failure {
 /// The gateway's address as clients reach it.
 fn advertised(plan: &Plan, listening: SocketAddr) -> String {
     format!("{}:{}", plan.advertise, listening.port())
+}
+
+/// The HTTP port's address as operators and other gateways reach it.
+fn advertised_http(plan: &Plan, listening: SocketAddr) -> String {
+    match listening.ip().is_unspecified() {
+        true => advertised(plan, listening),
+        false => listening.to_string(),
+    }
 }
 
 impl Plan {
@@ -258,6 +275,9 @@ impl fmt::Display for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "MiniKafka {} ({}) is ready", self.version, self.command)?;
         writeln!(f, "  gateway  {}", self.gateway)?;
+        if let Some(http) = &self.http {
+            writeln!(f, "  http     {http}")?;
+        }
         writeln!(f, "  shards   {}", self.shards.join(", "))?;
         writeln!(f, "  data     {}", self.data_dir)?;
         let topics = if self.auto_create_topics { "create themselves" } else { "minikafka topic create NAME" };

@@ -1,23 +1,27 @@
 //! Keeps the map fresh: reads everything when a session begins, and what changed when a watch says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use minikafka_coordinator::CoordinatorClient;
+use minikafka_core::OperationId;
 use minikafka_core::coordination::{BrokerRecord, CoordinationError, CoordinatorEvent, path};
 
 use super::MapStore;
 use crate::backoff::Backoff;
 
+/// What the map is made of.
+pub(crate) const PREFIXES: [&str; 4] = [path::BROKERS, path::RINGS, path::TOPICS, path::OPERATIONS];
+
 /// Reads everything once.
 pub(crate) async fn read_all(client: &CoordinatorClient, map: &MapStore) -> Result<(), CoordinationError> {
-    for prefix in [path::BROKERS, path::RINGS, path::TOPICS] {
+    for prefix in PREFIXES {
         read(client, map, prefix).await?;
     }
     Ok(())
 }
 
-/// Follows one of the three prefixes until dropped. A coordinator that is away is asked again and again; meanwhile the
+/// Follows one of the prefixes until dropped. A coordinator that is away is asked again and again; meanwhile the
 /// map stays as it is.
 pub(crate) async fn keep(client: CoordinatorClient, map: Arc<MapStore>, prefix: &'static str) {
     let mut events = client.watch(prefix);
@@ -50,7 +54,7 @@ fn paths_to_read(events: Vec<CoordinatorEvent>, prefix: &str) -> Vec<String> {
 }
 
 /// Reads a path, and whatever lies below it.
-async fn read(client: &CoordinatorClient, map: &MapStore, changed: &str) -> Result<(), CoordinationError> {
+pub(crate) async fn read(client: &CoordinatorClient, map: &MapStore, changed: &str) -> Result<(), CoordinationError> {
     let names: Vec<&str> = changed.split('/').skip(1).collect();
     match names[..] {
         ["brokers", ..] => read_brokers(client, map).await,
@@ -69,6 +73,18 @@ async fn read(client: &CoordinatorClient, map: &MapStore, changed: &str) -> Resu
             Ok(())
         }
         ["topics", _] => read_bucket(client, map, changed).await,
+        ["operations"] => {
+            let listed = client.children(path::OPERATIONS).await?.into_iter().filter_map(|name| name.parse().ok());
+            let known = map.current().operations.keys().map(|operation| operation.0).collect::<Vec<_>>();
+            for operation in listed.chain(known).collect::<BTreeSet<u64>>() {
+                read_operation(client, map, OperationId(operation)).await?;
+            }
+            Ok(())
+        }
+        ["operations", operation] => match operation.parse() {
+            Ok(operation) => read_operation(client, map, OperationId(operation)).await,
+            Err(_) => Ok(()),
+        },
         _ => Ok(()),
     }
 }
@@ -109,6 +125,19 @@ async fn read_chunk(
 async fn read_bucket(client: &CoordinatorClient, map: &MapStore, path: &str) -> Result<(), CoordinationError> {
     if let Some((record, version)) = skip_malformed(client.read(path).await)?.flatten() {
         map.set_bucket(path, record, version);
+    }
+    Ok(())
+}
+
+async fn read_operation(
+    client: &CoordinatorClient,
+    map: &MapStore,
+    operation: OperationId,
+) -> Result<(), CoordinationError> {
+    match skip_malformed(client.read(&path::operation(operation)).await)? {
+        Some(Some((record, version))) => map.set_operation(record, version),
+        Some(None) => map.remove_operation(operation),
+        None => {}
     }
     Ok(())
 }

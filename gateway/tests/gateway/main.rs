@@ -3,4 +3,6 @@
 mod alterations;
 mod chains_and_topics;
 mod hostile_clients;
+mod http;
+mod operations;
 mod support;

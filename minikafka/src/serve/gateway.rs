@@ -24,6 +24,10 @@ pub struct GatewayOptions {
     /// The host name or address by which clients and brokers reach it [default: the one of --listen].
     #[arg(long, value_name = "HOST", env = "MINIKAFKA_ADVERTISE")]
     advertise: Option<String>,
+    /// Where HTTP is served: what `minikafka cluster` asks. It has no secret, so keep it where only operators are [default: not
+    /// at all].
+    #[arg(long, value_name = "IP:PORT", env = "MINIKAFKA_HTTP_LISTEN")]
+    http: Option<SocketAddr>,
     /// Where its cluster is.
     #[command(flatten)]
     membership: MembershipOptions,
@@ -47,6 +51,8 @@ struct Ready {
     version: &'static str,
     cluster: String,
     gateway: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<String>,
 }
 
 /// Runs a gateway until it is asked to stop.
@@ -63,6 +69,7 @@ pub fn run(options: &GatewayOptions, output: &mut Output) -> Outcome {
             version: env!("CARGO_PKG_VERSION"),
             cluster,
             gateway: format!("{host}:{}", gateway.address().port()),
+            http: gateway.http_address().map(|http| format!("{host}:{}", http.port())),
         };
         output.show(&ready)?;
         let signal = shutdown.asked().await;
@@ -90,6 +97,8 @@ impl GatewayOptions {
         let mut config = GatewayConfig::new(self.listen, membership.secret, membership.session);
         // With port 0 only the gateway knows, once it listens, and then its address is this machine's.
         config.advertise = (self.listen.port() != 0).then(|| format!("{host}:{}", self.listen.port()));
+        config.http_listen = self.http;
+        config.advertise_http = self.http.filter(|http| http.port() != 0).map(|http| format!("{host}:{}", http.port()));
         config.auto_create_topics = self.auto_create_topics;
         config.default_partitions = self.default_partitions;
         config.default_replication = self.default_replication.unwrap_or(0);
@@ -101,6 +110,7 @@ impl fmt::Display for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "MiniKafka {} (gateway) is ready", self.version)?;
         writeln!(f, "  cluster  {}", self.cluster)?;
-        write!(f, "  gateway  {}", self.gateway)
+        write!(f, "  gateway  {}", self.gateway)?;
+        self.http.iter().try_for_each(|http| write!(f, "\n  http     {http}"))
     }
 }

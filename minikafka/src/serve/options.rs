@@ -11,6 +11,8 @@ use crate::exit::{Failure, Outcome};
 
 /// Port of the gateway unless said otherwise.
 const GATEWAY_PORT: u16 = 9000;
+/// Port of HTTP unless said otherwise.
+const HTTP_PORT: u16 = 8090;
 
 /// Options that both have.
 #[derive(Clone, Debug, Args)]
@@ -39,6 +41,9 @@ pub struct DevOptions {
     /// from 0, listens from --port-base + 100 k on.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5))]
     nodes: u16,
+    /// Where HTTP is served: what `minikafka cluster` asks [default: 127.0.0.1:8090, or not at all where that is taken].
+    #[arg(long, value_name = "IP:PORT")]
+    http: Option<SocketAddr>,
 }
 
 /// Options of `minikafka server`.
@@ -59,6 +64,10 @@ pub struct ServerOptions {
     /// Create a topic when a producer asks for one that does not exist.
     #[arg(long)]
     auto_create_topics: bool,
+    /// Where HTTP is served: what `minikafka cluster` asks. It has no secret, so keep it where only operators are [default: not
+    /// at all].
+    #[arg(long, value_name = "IP:PORT")]
+    http: Option<SocketAddr>,
 }
 
 /// What is to be started.
@@ -78,6 +87,10 @@ pub struct Plan {
     pub advertise: String,
     /// Where the gateway listens.
     pub gateway_listen: SocketAddr,
+    /// Where HTTP is served; none: nowhere.
+    pub http: Option<SocketAddr>,
+    /// Go on without HTTP where its port is taken.
+    pub http_is_optional: bool,
     /// Whether topics create themselves.
     pub auto_create_topics: bool,
     /// Partitions of a topic that does not say how many.
@@ -98,7 +111,8 @@ impl DevOptions {
                 self.nodes
             )));
         }
-        Ok(Plan { nodes: self.nodes, ..plan })
+        let http = self.http.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), HTTP_PORT));
+        Ok(Plan { nodes: self.nodes, http: Some(http), http_is_optional: self.http.is_none(), ..plan })
     }
 }
 
@@ -117,7 +131,8 @@ impl ServerOptions {
             None => self.listen.to_string(),
         };
         let gateway_listen = self.gateway_listen.unwrap_or(SocketAddr::new(self.listen, GATEWAY_PORT));
-        self.node.to_plan("server", self.listen, advertise, gateway_listen, self.auto_create_topics)
+        let plan = self.node.to_plan("server", self.listen, advertise, gateway_listen, self.auto_create_topics)?;
+        Ok(Plan { http: self.http, ..plan })
     }
 }
 
@@ -139,6 +154,8 @@ impl NodeOptions {
             listen,
             advertise: in_brackets(advertise),
             gateway_listen,
+            http: None,
+            http_is_optional: false,
             auto_create_topics,
             default_partitions: self.default_partitions,
         })
@@ -172,6 +189,8 @@ mod tests {
         assert_eq!((plan.gateway_listen.to_string().as_str(), plan.shards.port_base), ("127.0.0.1:9000", 19_100));
         assert!(plan.auto_create_topics && plan.shards.cores() >= 1);
         assert_eq!(plan.default_partitions, 8);
+        let http = plan.http.map(|http| http.to_string());
+        assert_eq!((http.as_deref(), plan.http_is_optional), (Some("127.0.0.1:8090"), true));
     }
 
     #[test]
@@ -181,7 +200,7 @@ mod tests {
         assert!(wrong.message.contains("--advertise"));
         let right = plan("minikafka server --listen 0.0.0.0 --advertise broker-1").unwrap();
         assert_eq!((right.advertise.as_str(), right.gateway_listen.to_string().as_str()), ("broker-1", "0.0.0.0:9000"));
-        assert!(!right.auto_create_topics);
+        assert!(!right.auto_create_topics && right.http.is_none());
         assert_eq!(plan("minikafka server --listen ::1").unwrap().advertise, "[::1]");
     }
 
@@ -190,6 +209,10 @@ mod tests {
         assert!(plan("minikafka dev --port-base 65400 --nodes 3").unwrap_err().message.contains("3 nodes"));
         assert!(Cli::try_parse_from(["minikafka", "dev", "--nodes", "6"]).is_err());
         assert_eq!(plan("minikafka dev --nodes 3").unwrap().nodes, 3);
+        assert!(
+            !plan("minikafka dev --http 127.0.0.1:8090").unwrap().http_is_optional,
+            "a port that was named must be had"
+        );
         assert!(plan("minikafka dev --port-base 65535 --cores 2").unwrap_err().message.contains("--port-base"));
     }
 }

@@ -1,6 +1,7 @@
 //! A cluster in one process: the embedded coordinator, gateways, and fake nodes that speak real frames.
 
 pub mod flaky;
+pub mod http;
 pub mod node;
 
 use std::sync::Arc;
@@ -46,6 +47,13 @@ impl Cluster {
 
     pub async fn gateway(&self) -> GatewayHandle {
         Gateway::start(self.config()).await.expect("a gateway starts")
+    }
+
+    /// A gateway with an HTTP port, and rings of few ranges.
+    pub async fn http_gateway(&self, ranges: u32) -> GatewayHandle {
+        let http_listen = Some("127.0.0.1:0".parse().expect("an address"));
+        let config = GatewayConfig { http_listen, ranges, ..self.config() };
+        Gateway::start(config).await.expect("a gateway starts")
     }
 
     pub async fn node(&self, node: u32, shards: u16) -> FakeNode {

@@ -25,6 +25,9 @@ fn fresh() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// Disks by store, so that a node can copy from another one's.
+static DISKS: Mutex<BTreeMap<StoreId, Disk>> = Mutex::new(BTreeMap::new());
+
 /// What outlives the process.
 #[derive(Clone, Debug)]
 pub struct Disk {
@@ -46,6 +49,8 @@ pub struct FakeNode {
     pub disk: Disk,
     /// While set, control entries are applied but never answered.
     pub mute: Arc<AtomicBool>,
+    /// While set, it learns and never gets near.
+    pub slow: Arc<AtomicBool>,
     process: Arc<Process>,
     session: CoordinatorClient,
     tasks: JoinSet<()>,
@@ -58,18 +63,20 @@ struct Process {
     acting: Mutex<BTreeMap<RangeKey, (Epoch, ShardId)>>,
     opened_by: Mutex<BTreeMap<RangeKey, ShardId>>,
     mute: Arc<AtomicBool>,
+    slow: Arc<AtomicBool>,
 }
 
 impl FakeNode {
     /// A node with an empty disk.
     pub async fn start(store: &EmbeddedCoordinator, node: NodeId, shards: u16) -> Self {
         let disk = Disk { store: StoreId(fresh()), ranges: Arc::default() };
+        lock(&DISKS).insert(disk.store, disk.clone());
         Self::start_on(store, node, shards, disk).await
     }
 
     /// A new process on a disk.
     pub async fn start_on(store: &EmbeddedCoordinator, node: NodeId, shards: u16, disk: Disk) -> Self {
-        let mute = Arc::new(AtomicBool::new(false));
+        let (mute, slow) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let process = Arc::new(Process {
             node,
             incarnation: Incarnation(fresh()),
@@ -77,6 +84,7 @@ impl FakeNode {
             acting: Mutex::default(),
             opened_by: Mutex::default(),
             mute: mute.clone(),
+            slow: slow.clone(),
         });
         let (mut tasks, mut addresses) = (JoinSet::new(), Vec::new());
         for shard in (0..shards).map(ShardId) {
@@ -94,7 +102,7 @@ impl FakeNode {
         };
         let session = CoordinatorClient::new(Arc::new(store.session()));
         session.create(&path::broker(node), &broker, KeyLife::Ephemeral).await.expect("no other process of this node");
-        Self { broker, disk, mute, process, session, tasks }
+        Self { broker, disk, mute, slow, process, session, tasks }
     }
 
     /// Kills the process; its disk stays.
@@ -222,6 +230,17 @@ impl Process {
                 let ranges = request.ranges.iter().map(|range| self.activate(shard, request.ring, range)).collect();
                 RangesReply { ranges }.to_bytes()
             }
+            Api::Learn => {
+                let request = LearnRequest::from_bytes(head).expect("a learn");
+                let ranges = request.ranges.iter().map(|range| self.learn(range)).collect();
+                LearnReply { incarnation: self.incarnation, store: self.disk.store, ranges }.to_bytes()
+            }
+            Api::Measure => {
+                let request = MeasureRequest::from_bytes(head).expect("a measure");
+                let size =
+                    |range: &RangeId| MeasuredRange { range: *range, error: None, bytes: u64::from(range.0 + 1) << 30 };
+                MeasureReply { ranges: request.ranges.iter().map(size).collect() }.to_bytes()
+            }
             Api::AppendControl => {
                 let request = AppendControlRequest::from_bytes(head).expect("control entries");
                 let entries = request.entries.iter().map(|entry| self.append(shard, entry)).collect();
@@ -260,6 +279,13 @@ impl Process {
 
     fn reconcile(&self, request: &ReconcileRequest, asked: &ReconcileRange) -> RangeOutcome {
         let key = RangeKey { ring: request.ring, range: asked.range };
+        // Before its own disk is locked: others copy from here, too.
+        let source = asked.source.filter(|source| source.store != self.disk.store);
+        let copied = source.map(|source| {
+            let disk = lock(&DISKS)[&source.store].clone();
+            let range = lock(&disk.ranges).get(&key).cloned();
+            range.unwrap_or_default()
+        });
         let mut ranges = lock(&self.disk.ranges);
         let disk = ranges.entry(key).or_default();
         let fresh = disk.promised == asked.epoch && disk.marker < asked.epoch;
@@ -269,10 +295,19 @@ impl Process {
             (!fresh).then_some(ErrorCode::Stale)
         };
         if error.is_none() {
-            assert_eq!(end(&disk.log), asked.end, "a chain of one is its own source");
+            if let Some(copied) = copied {
+                (disk.log, disk.partitions) = (copied.log, copied.partitions);
+            }
+            assert_eq!(end(&disk.log), asked.end, "a source has all that was decided");
             disk.marker = asked.epoch;
         }
         RangeOutcome { range: asked.range, error, epoch: disk.promised, end: LogIndex(0) }
+    }
+
+    /// Near at once, or never.
+    fn learn(&self, asked: &LearnRange) -> LearnReport {
+        let end = if self.slow.load(Ordering::Relaxed) { LogIndex(7) } else { LogIndex(1_000) };
+        LearnReport { range: asked.range, error: None, promised: Epoch(0), end, limit: LogIndex(1_000) }
     }
 
     fn activate(&self, shard: ShardId, ring: RingId, asked: &ActivateRange) -> RangeOutcome {

@@ -1,0 +1,116 @@
+//! The HTTP port: `/v1`, as `docs/GATEWAY.md`, section 4 describes it, in the shapes of [`crate::admin`].
+//!
+//! Every gateway answers reads from its map. Only the controller plans and changes; the others redirect to it. It has no
+//! secret and no encryption: whoever reaches the port may look and move ranges, so it belongs where only operators are.
+//! Connections, heads, bodies and answers are bounded in number, size and time, as on the native port. Absent: records.
+
+mod cluster;
+mod error;
+mod operations;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use minikafka_core::limits;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::config::Deadlines;
+use crate::gateway::Shared;
+use error::{Code, HttpError};
+
+/// After a failed accept (no file handles left), this much air for others to finish.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves the port until dropped.
+pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
+    let deadlines = shared.config.deadlines;
+    let router = router(shared);
+    let room = Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS_MAX as usize));
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept an HTTP connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            Some(_) = connections.join_next() => continue,
+        };
+        let Ok(place) = room.clone().try_acquire_owned() else {
+            tracing::warn!(%peer, limit = limits::HTTP_CONNECTIONS_MAX, "too many HTTP connections; this one is closed");
+            continue;
+        };
+        let router = router.clone();
+        connections.spawn(async move {
+            if let Err(error) = serve_connection(router, stream, deadlines).await {
+                tracing::debug!(%peer, %error, "an HTTP connection ended");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn serve_connection(router: Router, stream: TcpStream, deadlines: Deadlines) -> hyper::Result<()> {
+    // A socket that refuses is about to fail anyway.
+    drop(stream.set_nodelay(true));
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(deadlines.hello);
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        // What is under way is finished, and the client connects again.
+        () = tokio::time::sleep(deadlines.idle) => connection.as_mut().graceful_shutdown(),
+    }
+    // Who does not take the answer is cut off.
+    timeout(deadlines.write, connection).await.unwrap_or(Ok(()))
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    let operation = get(operations::show).delete(operations::abort);
+    Router::new()
+        .route("/healthz", get(cluster::health))
+        .route("/v1/cluster", get(cluster::cluster))
+        .route("/v1/brokers", get(cluster::brokers))
+        .route("/v1/rings", get(cluster::rings))
+        .route("/v1/rings/{ring}/ranges", get(cluster::ranges))
+        .route("/v1/topics", get(cluster::topics))
+        .route("/v1/plans", post(operations::plan))
+        .route("/v1/operations", get(operations::list).post(operations::begin))
+        .route("/v1/operations/{operation}", operation)
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES_MAX))
+        .layer(middleware::from_fn(in_time))
+        .with_state(shared)
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    let deadline = Duration::from_millis(limits::HTTP_REQUEST_DEADLINE_MS);
+    match timeout(deadline, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => HttpError::new(Code::TimedOut, "the request took too long").into_response(),
+    }
+}
+
+async fn no_such_path(request: Request) -> HttpError {
+    HttpError::new(Code::NotFound, format!("there is nothing at {}", request.uri().path()))
+}
+
+async fn no_such_method(request: Request) -> HttpError {
+    let (method, path) = (request.method(), request.uri().path());
+    HttpError::new(Code::MethodNotAllowed, format!("{path} does not take {method}"))
+}
