@@ -17,7 +17,7 @@ use crate::directory::DirectoryKeeper;
 use crate::error::BrokerError;
 use crate::owners::RangeOwners;
 use crate::registration;
-use crate::shard_thread::{self, ShardThread};
+use crate::shard_thread::{self, Ending, ShardThread};
 
 /// How long a stop waits for requests in flight.
 pub(crate) const DRAIN: Duration = Duration::from_secs(5);
@@ -68,7 +68,7 @@ impl Broker {
             Ok(addresses) => addresses,
             Err(error) => {
                 // The first failure is what the operator must see; the others only follow from it.
-                let _ = handle.stop_shards();
+                let _ = handle.end_shards(Ending::Orderly);
                 return Err(error);
             }
         };
@@ -76,7 +76,7 @@ impl Broker {
             Ok(registration) => handle.registration = Some(registration),
             Err(error) => {
                 // Nothing was written yet: what matters is why.
-                let _ = handle.stop_shards();
+                let _ = handle.end_shards(Ending::Orderly);
                 return Err(error);
             }
         }
@@ -130,12 +130,25 @@ impl BrokerHandle {
     pub fn stop(mut self) -> Result<(), BrokerError> {
         drop(self.registration.take());
         self.coordinator.close();
-        self.stop_shards()
+        self.end_shards(Ending::Orderly)
     }
 
-    fn stop_shards(mut self) -> Result<(), BrokerError> {
+    /// Ends as a crash looks to everybody else: every connection is cut at once, nothing is answered, the coordinator is not
+    /// told. Returns when the files are closed, so that the node can be started again in this process. For tests and
+    /// measurements; dropping the handle does the same without waiting.
+    pub fn cut(self) -> Result<(), BrokerError> {
+        self.end_shards(Ending::Cut)
+    }
+
+    /// Ends as a process looks that is stopped, or cut off from everybody, for `pause`: its connections stay open and nothing
+    /// is answered. Then as [`Self::cut`].
+    pub fn fall_silent(self, pause: Duration) -> Result<(), BrokerError> {
+        self.end_shards(Ending::Silent(pause))
+    }
+
+    fn end_shards(mut self, ending: Ending) -> Result<(), BrokerError> {
         for shard in &mut self.shards {
-            shard.ask_to_stop();
+            shard.ask_to_end(ending);
         }
         let mut first = Ok(());
         for shard in self.shards {

@@ -29,6 +29,9 @@ use crate::directory::Directory;
 /// What a gateway may answer.
 const ANSWER_LIMITS: FrameLimits = FrameLimits { head_bytes_max: 4 << 10, bulk_bytes_max: 0 };
 
+/// The first complaint waits so long for others.
+const GATHERING: Duration = Duration::from_millis(1);
+
 /// Where a shard leaves its complaints.
 #[derive(Clone)]
 pub(crate) struct ComplaintBox {
@@ -65,6 +68,8 @@ fn run(received: &Receiver<Complaint>, mut sender: Sender) {
         };
         match next {
             Ok(complaint) => {
+                // A lost process concerns many ranges, and they change together when the controller hears of them together.
+                thread::sleep(GATHERING);
                 let all = std::iter::once(complaint).chain(received.try_iter());
                 for complaint in all.take(COMPLAINTS_WAITING_MAX) {
                     waiting.insert((complaint.range, complaint.about), (complaint, Instant::now()));
@@ -113,12 +118,18 @@ impl Sender {
         }
         let address = self.hint.take().or_else(|| self.directory.gateway());
         let address = address.ok_or_else(|| io::Error::other("no gateway is known"))?;
-        let mut connection = match self.connection.take() {
-            Some(connection) if connection.address == address => connection,
-            _ => self.connect(address)?,
-        };
         let request = ComplainRequest { complaints: complaints.to_vec() };
-        match ask(&mut connection.stream, Api::Complain, &request)? {
+        let kept = self.connection.take().filter(|connection| connection.address == address);
+        // A connection that was idle may have ended meanwhile: that says nothing about the gateway.
+        let asked = kept.and_then(|mut kept| Some((ask(&mut kept.stream, Api::Complain, &request).ok()?, kept)));
+        let (answer, connection) = match asked {
+            Some(asked) => asked,
+            None => {
+                let mut connection = self.connect(address)?;
+                (ask(&mut connection.stream, Api::Complain, &request)?, connection)
+            }
+        };
+        match answer {
             Ok(_) => {
                 self.connection = Some(connection);
                 Ok(())

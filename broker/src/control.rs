@@ -4,8 +4,8 @@ use minikafka_core::chain::planted::is_restart_forgotten;
 use minikafka_core::chain::replica::Answer;
 use minikafka_core::wire::{
     ActivateRange, ActivateRequest, AppendControlOutcome, AppendControlRange, AppendControlReply, AppendControlRequest,
-    LearnRange, LearnReply, LearnReport, LearnRequest, RangeOutcome, RangesReply, ReconcileRange, ReconcileRequest,
-    SealRange, SealReply, SealReport, SealRequest,
+    LearnRange, LearnReply, LearnReport, LearnRequest, MeasureReply, MeasureRequest, MeasuredRange, RangeOutcome,
+    RangesReply, ReconcileRange, ReconcileRequest, SealRange, SealReply, SealReport, SealRequest,
 };
 use minikafka_core::{Epoch, ErrorCode, LogIndex, LogPoint, RangeId, RangeKey, RingId};
 use minikafka_storage::disk::Disk;
@@ -90,6 +90,15 @@ impl<D: Disk> Shard<D> {
             Err(code) => code,
         };
         refused_learn(range, code)
+    }
+
+    /// How much ranges hold here, from memory: it costs the disk nothing.
+    pub fn measure(&self, request: &MeasureRequest) -> MeasureReply {
+        let one = |&range: &RangeId| match self.range(RangeKey { ring: request.ring, range }) {
+            Some(opened) => MeasuredRange { range, error: None, bytes: opened.log().usage().entry_bytes },
+            None => MeasuredRange { range, error: Some(ErrorCode::NotOwner), bytes: 0 },
+        };
+        MeasureReply { ranges: request.ranges.iter().map(one).collect() }
     }
 
     /// Appends control entries, in order for each range; answers when all are committed.

@@ -238,7 +238,7 @@ impl<D: Disk> Range<D> {
 
     /// Waits for what is in flight and closes the log.
     pub async fn close(self: Rc<Self>) -> Result<(), LogError> {
-        self.pending.borrow_mut().refuse_all(ErrorCode::ShuttingDown);
+        self.pending.borrow_mut().close(ErrorCode::ShuttingDown);
         self.inbox.close();
         self.outgoing.stop();
         self.log.close_with_checkpoint(|| self.replica.borrow().state().snapshot()).await

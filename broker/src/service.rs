@@ -6,7 +6,7 @@ use std::rc::Rc;
 use glommio::{TaskQueueHandle, spawn_local_into};
 use minikafka_core::wire::{
     ActivateRequest, Api, AppendControlRequest, DeleteRecordsRequest, FetchRequest, LearnRequest, ListOffsetsRequest,
-    ReconcileRequest, SealRequest, Wire,
+    MeasureRequest, ReconcileRequest, SealRequest, Wire,
 };
 use minikafka_core::{ErrorCode, limits};
 use minikafka_net::{Hangup, Reply, Request, Service, SharedBytes};
@@ -81,6 +81,10 @@ impl<D: Disk> Service for ShardService<D> {
             Api::Learn => {
                 let (shard, message): (_, LearnRequest) = (self.shard.clone(), request.message()?);
                 self.answer(self.changing, request.reply, async move { shard.learn(message).await });
+            }
+            Api::Measure => {
+                let message: MeasureRequest = request.message()?;
+                request.reply.send(&self.shard.measure(&message));
             }
             Api::Peer => return self.peer(request).await,
             Api::AppendControl => {

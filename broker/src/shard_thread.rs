@@ -55,10 +55,21 @@ pub(crate) struct Start {
     pub ended: ended::UnboundedSender<ShardId>,
 }
 
-/// A running shard thread.
+/// How a shard ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// What is in flight is answered first.
+    Orderly,
+    /// As a crash looks to everybody else: all connections are cut at once, and nothing is answered any more.
+    Cut,
+    /// The same, after the thread stood still for so long with all its connections open.
+    Silent(Duration),
+}
+
+/// A running shard thread. Dropped without being asked to end, it ends as [`Ending::Cut`].
 pub(crate) struct ShardThread {
     shard: ShardId,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<Ending>>,
     join: ExecutorJoinHandle<Result<(), BrokerError>>,
 }
 
@@ -75,10 +86,10 @@ impl ShardThread {
         Ok(Self { shard, stop: Some(stop), join })
     }
 
-    pub fn ask_to_stop(&mut self) {
+    pub fn ask_to_end(&mut self, ending: Ending) {
         if let Some(stop) = self.stop.take() {
             // A shard that ended before needs no asking.
-            let _ = stop.send(());
+            let _ = stop.send(ending);
         }
     }
 
@@ -98,16 +109,22 @@ fn placement(config: &BrokerConfig, shard: ShardId) -> Placement {
     }
 }
 
-async fn run(start: Start, stopped: oneshot::Receiver<()>) -> Result<(), BrokerError> {
+async fn run(start: Start, stopped: oneshot::Receiver<Ending>) -> Result<(), BrokerError> {
     let (shard, ready, ended) = (start.shard, start.ready.clone(), start.ended.clone());
     let heartbeat = spawn_local(beat());
     let result = match ShardRun::start(start).await {
         Ok(running) => {
             let _ = ready.send(Ok((shard, running.server.local_addr().port())));
             drop(ready);
-            // An error means that the handle was dropped: stop as well.
-            let _ = stopped.await;
-            running.stop().await
+            match stopped.await {
+                Ok(Ending::Orderly) => running.stop().await,
+                // An error means that the handle was dropped.
+                Ok(Ending::Cut) | Err(_) => running.cut().await,
+                Ok(Ending::Silent(pause)) => {
+                    std::thread::sleep(pause);
+                    running.cut().await
+                }
+            }
         }
         Err(error) => {
             let _ = ready.send(Err(error));
@@ -199,25 +216,41 @@ impl ShardRun {
         }
         self.ticking.cancel().await;
         self.peers.close();
-        // What it began it finishes, so that no file is left open; a commit that does not come is not waited for.
-        let late = async {
-            sleep(DRAIN).await;
-            tracing::warn!(shard = %self.shard.me().shard, "retention did not end in time");
-        };
-        future::or(self.retaining, late).await;
-        self.shard.close().await?;
-        let (metrics, segments) = (&self.shard.metrics, self.shard.segments_taken());
-        tracing::info!(
-            shard = %self.shard.me().shard,
-            produced_records = metrics.produced_records.get(),
-            produced_bytes = metrics.produced_bytes.get(),
-            fetched_bytes = metrics.fetched_bytes.get(),
-            segments_recycled = segments.recycled,
-            segments_created = segments.created,
-            "shard stopped; everything is durable and closed"
-        );
-        Ok(())
+        close(&self.shard, self.retaining).await
     }
+
+    /// Others see what they see when the process is killed. Files are closed all the same, so that they can be opened again.
+    async fn cut(self) -> Result<(), BrokerError> {
+        self.retention_stops.set(true);
+        self.peers.close();
+        self.server.cut();
+        self.service.stopping.set(true);
+        self.server.stop(Duration::ZERO).await;
+        self.ticking.cancel().await;
+        close(&self.shard, self.retaining).await
+    }
+}
+
+/// With nobody connected any more: ends what goes on in the background, and closes the files.
+async fn close(shard: &Shard<DmaDisk>, retaining: glommio::Task<()>) -> Result<(), BrokerError> {
+    // What it began it finishes, so that no file is left open; a commit that does not come is not waited for.
+    let late = async {
+        sleep(DRAIN).await;
+        tracing::warn!(shard = %shard.me().shard, "retention did not end in time");
+    };
+    future::or(retaining, late).await;
+    shard.close().await?;
+    let (metrics, segments) = (&shard.metrics, shard.segments_taken());
+    tracing::info!(
+        shard = %shard.me().shard,
+        produced_records = metrics.produced_records.get(),
+        produced_bytes = metrics.produced_bytes.get(),
+        fetched_bytes = metrics.fetched_bytes.get(),
+        segments_recycled = segments.recycled,
+        segments_created = segments.created,
+        "shard stopped; everything is durable and closed"
+    );
+    Ok(())
 }
 
 async fn tick(shard: Rc<Shard<DmaDisk>>) {

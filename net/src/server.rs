@@ -111,6 +111,13 @@ impl Server {
         Rc::clone(&self.net.stats)
     }
 
+    /// Cuts every connection off, whatever is in flight, and takes no more.
+    pub fn cut(&self) {
+        self.stopping.set(true);
+        self.listener.stop();
+        self.net.for_each(ConnectionState::close);
+    }
+
     /// Stops: no more connections, no more requests; those in flight are answered within `drain`, then what is left
     /// is cut off.
     pub async fn stop(self, drain: Duration) -> StopReport {

@@ -46,6 +46,8 @@ pub(super) enum Pending {
 #[derive(Default)]
 pub(super) struct PendingRequests {
     table: Slab<Pending>,
+    /// Everybody was told that the range closes; what the machine answers from then on goes nowhere.
+    closed: bool,
 }
 
 impl PendingRequests {
@@ -54,6 +56,9 @@ impl PendingRequests {
     }
 
     pub fn answer(&mut self, request: RequestId, answer: Answer) {
+        if self.closed {
+            return;
+        }
         match self.table.try_remove(request.0 as usize) {
             Some(Pending::Produce { reply, .. }) => reply.complete(answer),
             // A controller that went away needs no answer.
@@ -68,6 +73,7 @@ impl PendingRequests {
     pub fn report_seal(&mut self, request: RequestId, report: SealReport) {
         match self.table.try_remove(request.0 as usize) {
             Some(Pending::Seal(sender)) => drop(sender.send(report)),
+            None if self.closed => {}
             _ => unreachable!("the machine reports a seal once, to whom asked for it"),
         }
     }
@@ -75,6 +81,7 @@ impl PendingRequests {
     pub fn report_learn(&mut self, request: RequestId, report: LearnReport) {
         match self.table.try_remove(request.0 as usize) {
             Some(Pending::Learn(sender)) => drop(sender.send(report)),
+            None if self.closed => {}
             _ => unreachable!("the machine reports a learner's progress once, to whom asked for it"),
         }
     }
@@ -83,6 +90,7 @@ impl PendingRequests {
         let answer = Answer::Refused { code: ErrorCode::CatchingUp, epoch: Epoch(0) };
         match self.table.try_remove(request.0 as usize) {
             Some(Pending::Change(sender)) => drop(sender.send(Changed { answer, end })),
+            None if self.closed => {}
             _ => unreachable!("the machine reports a reconcile's progress once, to whom asked for it"),
         }
     }
@@ -100,11 +108,31 @@ impl PendingRequests {
         expired
     }
 
-    pub fn refuse_all(&mut self, code: ErrorCode) {
+    /// Tells everybody who waits, because the range closes. Writes may still be under way, and the machine hears of them.
+    pub fn close(&mut self, code: ErrorCode) {
+        self.closed = true;
         for pending in self.table.drain() {
             if let Pending::Produce { reply, .. } = pending {
                 reply.complete(Answer::Refused { code, epoch: Epoch(0) });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A range that closed with a write under way panicked when that write was durable: its request was told already.
+    #[test]
+    fn answers_after_the_close_go_nowhere() {
+        let mut requests = PendingRequests::default();
+        let (sender, mut receiver) = oneshot::channel();
+        let request = requests.insert(Pending::Change(sender));
+        requests.close(ErrorCode::ShuttingDown);
+        assert!(receiver.try_recv().is_err(), "a controller hears that its request is over");
+        let refused = Answer::Refused { code: ErrorCode::Stale, epoch: Epoch(1) };
+        requests.answer(request, refused);
+        requests.report_progress(request, LogIndex(1));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use minikafka_core::wire::{OffsetQuery, TopicDescription};
-use minikafka_core::{Offset, Partition};
+use minikafka_core::{NodeId, Offset, Partition};
 use tokio::task::JoinHandle;
 use tokio::task::coop::consume_budget;
 
@@ -22,7 +22,7 @@ mod options;
 mod progress;
 mod records;
 
-pub use options::{ConsumerOptions, OnDamage, OutOfRangePolicy, Skipped, StartAt};
+pub use options::{ConsumerOptions, OnDamage, OutOfRangePolicy, ReadFrom, Skipped, StartAt};
 pub use records::{ConsumerRecord, FetchedRecords};
 
 use progress::{Progress, Taken};
@@ -178,6 +178,11 @@ impl Consumer {
         progress
             .positions()
             .all(|(partition, position, end)| end.is_some_and(|end| self.read_to(partition, position) >= end))
+    }
+
+    /// How many answers with records each node has given so far: where this consumer reads from ([`ReadFrom`]).
+    pub fn fetches_by_node(&self) -> BTreeMap<NodeId, u64> {
+        self.shared.progress().fetches_by_node().clone()
     }
 
     /// What was left out so far under [`OnDamage::Skip`], in the order in which it was met; the latest 1,024 stretches.

@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use minikafka_core::ErrorCode;
 use minikafka_core::wire::{Api, Wire};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::backoff;
 use crate::error::{Error, Result};
 use crate::pool::{ConnectionPool, Lane};
 
-/// One gateway has this long to answer before the next is asked for the map.
+/// One gateway has this long to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// A gateway that says nothing for so long is not waited for alone: the next one is asked as well.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The gateways of a client, and which of them answered last.
 #[derive(Debug)]
@@ -30,27 +34,46 @@ impl Gateways {
         Self { addresses, preferred: AtomicUsize::new(preferred), pool }
     }
 
-    /// Asks each gateway in turn, from the one that answered last, until one gives an answer.
-    pub(crate) async fn ask_any<Q: Wire, A: Wire>(&self, api: Api, request: &Q) -> Result<(Arc<str>, A)> {
-        let mut last = None;
+    /// Asks the gateway that answered last, and each of the others as soon as those before failed or kept silent for
+    /// [`PATIENCE`], until one gives an answer.
+    pub(crate) async fn ask_any<Q, A>(&self, api: Api, request: &Q) -> Result<(Arc<str>, A)>
+    where
+        Q: Wire,
+        A: Wire + Send + 'static,
+    {
+        let request: Arc<[u8]> = request.to_bytes().into();
         let first = self.preferred.load(Ordering::Relaxed);
-        for turn in 0..self.addresses.len() {
-            let at = (first + turn) % self.addresses.len();
-            let address = self.addresses[at].clone();
-            match self.ask(&address, api, request, ANSWER_DEADLINE).await {
-                Ok(answer) => {
+        let mut turns = (0..self.addresses.len()).map(|turn| (first + turn) % self.addresses.len());
+        let mut asking = JoinSet::new();
+        let mut last = None;
+        loop {
+            let next = turns.next();
+            if let Some(at) = next {
+                let question = ask_one(self.pool.clone(), self.addresses[at].clone(), api, request.clone());
+                asking.spawn(async move { (at, question.await) });
+            }
+            let patience = next.map_or(2 * ANSWER_DEADLINE, |_| PATIENCE);
+            let answered = match tokio::time::timeout(patience, asking.join_next()).await {
+                // The next one is asked, too.
+                Err(_) if next.is_some() => continue,
+                Err(_) | Ok(None) => break,
+                Ok(Some(Err(_panicked))) => continue,
+                Ok(Some(Ok(answered))) => answered,
+            };
+            match answered {
+                (at, Ok(answer)) => {
                     self.preferred.store(at, Ordering::Relaxed);
-                    return Ok((address, answer));
+                    return Ok((self.addresses[at].clone(), answer));
                 }
                 // What one gateway refuses for good, the others refuse too.
-                Err(error @ Error::Broker(_)) if !error.is_retriable() => return Err(error),
-                Err(error) => {
-                    tracing::debug!(%address, %error, "gateway did not answer");
+                (_, Err(error @ Error::Broker(_))) if !error.is_retriable() => return Err(error),
+                (at, Err(error)) => {
+                    tracing::debug!(address = %self.addresses[at], %error, "gateway did not answer");
                     last = Some(error);
                 }
             }
         }
-        let last = last.map_or_else(|| "no address was given".to_owned(), |error| error.to_string());
+        let last = last.map_or_else(|| "nothing".to_owned(), |error| error.to_string());
         Err(Error::NoGateway { tried: self.addresses.join(", ").into(), last: last.into() })
     }
 
@@ -91,6 +114,16 @@ impl Gateways {
         let connection = self.pool.connect(address, Lane::Requests).await?;
         connection.call(api, request, within).await
     }
+}
+
+/// One question to one gateway. A connection on which no answer came is not used again.
+async fn ask_one<A: Wire>(pool: Arc<ConnectionPool>, address: Arc<str>, api: Api, request: Arc<[u8]>) -> Result<A> {
+    let connection = pool.connect(&address, Lane::Requests).await?;
+    let reply = connection.request(api, &request, Bytes::new(), ANSWER_DEADLINE).await;
+    if let Err(Error::DeadlineExceeded { .. }) = &reply {
+        connection.end_because("a gateway did not answer in time");
+    }
+    connection.decode("reply", &reply?.head)
 }
 
 /// The address in a `not_controller` answer, if it is one.

@@ -19,6 +19,7 @@ mod error;
 mod gateway;
 mod map;
 mod offsets;
+mod overdue;
 mod partition_requests;
 mod pool;
 pub mod producer;
@@ -27,10 +28,10 @@ mod topics;
 pub use client::{Client, ClientBuilder, ClientOptions};
 pub use connection::{ClusterSecret, ConnectOptions, Connection, Reply};
 pub use consumer::{
-    Consumer, ConsumerOptions, ConsumerRecord, FetchedRecords, OnDamage, OutOfRangePolicy, Skipped, StartAt,
+    Consumer, ConsumerOptions, ConsumerRecord, FetchedRecords, OnDamage, OutOfRangePolicy, ReadFrom, Skipped, StartAt,
 };
 pub use error::{BrokerError, Error, Result};
-pub use map::{ClusterMap, RangeOwner};
+pub use map::{ClusterMap, RangeMember, RangeOwner};
 pub use producer::{BatchDelivery, DeliveredRun, Delivery, DeliveryFuture, Producer, ProducerOptions, ProducerRecord};
 pub use topics::TopicOptions;
 

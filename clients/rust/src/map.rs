@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use minikafka_core::ring::{range_of_token, token};
-use minikafka_core::wire::{ResolveReply, RingMap, TopicDescription};
+use minikafka_core::wire::{NodeAddress, ResolveReply, RingMap, TopicDescription};
 use minikafka_core::{ClusterId, Epoch, NodeId, Partition, PartitionKey, RangeId, RangeKey, RingId, TopicId, limits};
 
 mod keeper;
@@ -19,9 +19,30 @@ pub(crate) use keeper::MapKeeper;
 pub struct ClusterMap {
     version: u64,
     cluster: ClusterId,
-    nodes: HashMap<NodeId, Vec<Arc<str>>>,
+    nodes: HashMap<NodeId, Node>,
     rings: HashMap<RingId, RingMap>,
     topics: HashMap<Arc<str>, Arc<TopicDescription>>,
+}
+
+/// A live node.
+#[derive(Clone, Debug)]
+struct Node {
+    rack: Arc<str>,
+    /// `host:port` of each shard.
+    shards: Vec<Arc<str>>,
+}
+
+/// One of those that hold a range: all of them serve reads, only the first takes writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeMember {
+    /// Its node.
+    pub node: NodeId,
+    /// The rack of that node; empty: not told.
+    pub rack: Arc<str>,
+    /// `host:port` of its shard.
+    pub address: Arc<str>,
+    /// Whether it is the head.
+    pub is_head: bool,
 }
 
 /// Where requests about a range go.
@@ -46,7 +67,7 @@ impl ClusterMap {
 
     /// Shard addresses of every live node.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &[Arc<str>])> {
-        self.nodes.iter().map(|(node, shards)| (*node, &shards[..]))
+        self.nodes.iter().map(|(id, node)| (*id, &node.shards[..]))
     }
 
     /// Every ring in use.
@@ -79,10 +100,18 @@ impl ClusterMap {
 
     /// The head of a range's chain. None when the range has no chain, or its head no known address.
     pub fn owner_of(&self, range: RangeKey) -> Option<RangeOwner> {
-        let chain = self.rings.get(&range.ring)?.chains.get(range.range.0 as usize)?;
-        let head = chain.places.first()?;
-        let address = self.nodes.get(&head.node)?.get(usize::from(head.shard.0))?.clone();
-        Some(RangeOwner { address, epoch: chain.epoch })
+        let head = self.members_of(range).next().filter(|member| member.is_head)?;
+        Some(RangeOwner { address: head.address, epoch: self.epoch_of(range) })
+    }
+
+    /// The members of a range's chain that have a known address, the head first if it has one.
+    pub fn members_of(&self, range: RangeKey) -> impl Iterator<Item = RangeMember> {
+        let chain = self.rings.get(&range.ring).and_then(|ring| ring.chains.get(range.range.0 as usize));
+        chain.into_iter().flat_map(|chain| &chain.places).enumerate().filter_map(|(place, at)| {
+            let node = self.nodes.get(&at.node)?;
+            let address = node.shards.get(usize::from(at.shard.0))?.clone();
+            Some(RangeMember { node: at.node, rack: node.rack.clone(), address, is_head: place == 0 })
+        })
     }
 
     /// The newest epoch known of a range; 0 when nothing is known.
@@ -103,7 +132,8 @@ impl ClusterMap {
             self.keep_newer_chains(*id, ring);
         }
         let shards = |shards: Vec<String>| shards.into_iter().map(Arc::from).collect();
-        let nodes = reply.nodes.into_iter().map(|node| (node.node, shards(node.shards))).collect();
+        let node = |node: NodeAddress| (node.node, Node { rack: node.rack.into(), shards: shards(node.shards) });
+        let nodes = reply.nodes.into_iter().map(node).collect();
         Ok(Self { version: self.version + 1, cluster: reply.cluster, nodes, rings, topics })
     }
 

@@ -79,7 +79,7 @@ impl ClientShared {
             self.clone().ask_shards::<R>(&map, topic, deadline, &mut open, &mut found).await?;
             let failed = open.values().find_map(|(_, error)| error.clone());
             let Some(error) = failed.or_else(|| no_owner(topic, &open)) else { break };
-            let wait = backoff::random_wait_after(failures, error.retry_after());
+            let wait = backoff::random_wait(failures, error.wants_refresh(), error.retry_after());
             if Instant::now() + wait >= deadline {
                 return Err(error);
             }

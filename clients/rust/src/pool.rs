@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
 use crate::connection::{ConnectOptions, Connection};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a connection is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +51,25 @@ impl ConnectionPool {
             self.forget(address, lane, &opening);
         }
         outcome
+    }
+
+    /// [`Self::connect`], but given up as failed after `patience`; the attempt goes on, and who asks again joins it.
+    pub(crate) async fn connect_within(
+        self: &Arc<Self>,
+        address: &Arc<str>,
+        lane: Lane,
+        patience: Duration,
+    ) -> Result<Connection> {
+        let (pool, to) = (self.clone(), address.clone());
+        let opening = tokio::spawn(async move { pool.connect(&to, lane).await });
+        match tokio::time::timeout(patience, opening).await {
+            Ok(Ok(outcome)) => outcome,
+            // Not in time; or its task ended with the runtime.
+            Ok(Err(_)) | Err(_) => {
+                let reason = format!("not open within {} ms, and still trying", patience.as_millis()).into();
+                Err(Error::ConnectFailed { address: address.clone(), reason })
+            }
+        }
     }
 
     /// The attempt to join: the current one unless it has led to a connection that ended since.

@@ -4,17 +4,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use minikafka_core::wire::{Api, FetchReply, Wire};
+use minikafka_core::wire::{Api, FetchPartition, FetchReply, Wire};
 use tokio::sync::{Notify, mpsc};
 
 use super::entries::verified;
 use super::progress::{PartitionAnswer, Progress, ShardFetch};
 use crate::client::ClientShared;
 use crate::error::{Error, Result};
+use crate::overdue::{Addressed, OVERDUE};
 use crate::pool::Lane;
 
 /// An answer may be late by this much, beyond what the shard was asked to wait, before its connection counts as dead.
 const ANSWER_SLACK: Duration = Duration::from_secs(10);
+/// A connection that is not open after this counts as failed for now.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 /// A partition with less than one in so many bytes of an answer gets a copy of them, so that its few bytes do not keep
 /// the whole answer in memory.
 const SLICE_SHARE: usize = 4;
@@ -100,9 +103,14 @@ pub(super) async fn fetch_ahead(client: Arc<ClientShared>, shared: Arc<Shared>) 
 
 /// Makes one request and verifies its answer.
 async fn ask(client: &ClientShared, fetch: &ShardFetch) -> Result<Vec<PartitionAnswer>> {
-    let connection = client.pool.connect(&fetch.address, Lane::Fetches).await?;
-    let deadline = Duration::from_millis(fetch.request.wait_ms_max.into()) + ANSWER_SLACK;
-    let answer = connection.request(Api::Fetch, &fetch.request.to_bytes(), Bytes::new(), deadline).await;
+    let connection = client.pool.connect_within(&fetch.address, Lane::Fetches, CONNECT_PATIENCE).await?;
+    let wait = Duration::from_millis(fetch.request.wait_ms_max.into());
+    let head = fetch.request.to_bytes();
+    let addressed: Vec<Addressed> = fetch.request.partitions.iter().map(|asked| addressed(fetch, asked)).collect();
+    let answer = tokio::select! {
+        answer = connection.request(Api::Fetch, &head, Bytes::new(), wait + ANSWER_SLACK) => answer,
+        moved = client.moved(wait + OVERDUE, &addressed) => Err(moved),
+    };
     let answers = answer.and_then(|reply| {
         let fetched: FetchReply = connection.decode("fetch reply", &reply.head)?;
         answers(fetch, fetched, &reply.bulk).map_err(|reason| Error::malformed(&fetch.address, "fetch reply", reason))
@@ -111,6 +119,10 @@ async fn ask(client: &ClientShared, fetch: &ShardFetch) -> Result<Vec<PartitionA
         connection.end_because("a fetch was not answered properly in time");
     }
     answers
+}
+
+fn addressed(fetch: &ShardFetch, asked: &FetchPartition) -> Addressed {
+    Addressed { address: fetch.address.clone(), range: asked.range, epoch: asked.epoch }
 }
 
 /// Cuts an answer into those of its partitions.

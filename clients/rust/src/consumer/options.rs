@@ -43,6 +43,21 @@ pub enum OnDamage {
     Skip,
 }
 
+/// Which member of a chain records are read from. All of them serve the same log, each up to what it knows to be committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// The head: it is the first to know that a record is committed, and has recent records in memory.
+    #[default]
+    Head,
+    /// A member in this rack if there is one, otherwise as [`ReadFrom::Head`]: spares the traffic between racks.
+    Nearest {
+        /// As brokers are told by `--rack`.
+        rack: String,
+    },
+    /// Partitions are spread over the members of their chains: spares the heads of topics that many read.
+    Any,
+}
+
 /// Records that were left out because they are damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Skipped {
@@ -72,6 +87,9 @@ pub struct ConsumerOptions {
     pub fetch_wait: Duration,
     /// See `fetch_wait`. Default: 1.
     pub fetch_bytes_min: u32,
+    /// Which members to read from. One that cannot be reached, does not act in the chain any more or lags behind what was
+    /// read already is left alone for some seconds, while another one is read from. Default: the head.
+    pub read_from: ReadFrom,
     /// What happens to a position that does not exist. Default: the error is returned.
     pub out_of_range: OutOfRangePolicy,
     /// What happens at records that are damaged on the broker's disk. Default: the error is returned.
@@ -88,6 +106,7 @@ impl Default for ConsumerOptions {
             partition_fetch_bytes_max: 1 << 20,
             fetch_wait: Duration::from_millis(500),
             fetch_bytes_min: 1,
+            read_from: ReadFrom::default(),
             out_of_range: OutOfRangePolicy::default(),
             on_damage: OnDamage::default(),
         }

@@ -4,22 +4,24 @@
 //! request. What waits for the application is bounded: requests reserve their share of the prefetch memory before they
 //! leave. Every failure is followed by a back-off, and so is an answer without data that came at once: nothing spins.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use minikafka_core::wire::{FetchPartition, FetchRequest, TopicDescription};
-use minikafka_core::{Offset, Partition, PartitionKey, RangeKey, limits};
+use minikafka_core::{Epoch, NodeId, Offset, Partition, PartitionKey, RangeKey, limits};
 
 use super::entries::FetchedEntry;
-use super::options::{ConsumerOptions, OnDamage, OutOfRangePolicy, Skipped};
+use super::options::{ConsumerOptions, OnDamage, OutOfRangePolicy, ReadFrom, Skipped};
 use crate::backoff;
 use crate::error::Error;
-use crate::map::ClusterMap;
+use crate::map::{ClusterMap, RangeMember};
 
 mod answers;
+mod members;
 
 pub(super) use answers::PartitionAnswer;
+use members::Members;
 
 /// Requests in flight to one shard: one that waits for data, and others for partitions that were not in it.
 const FETCHES_PER_SHARD_MAX: usize = 4;
@@ -42,10 +44,15 @@ pub(super) struct Asked {
     index: usize,
     generation: u64,
     pub position: Offset,
+    /// Who is asked.
+    node: NodeId,
+    is_head: bool,
+    epoch: Epoch,
 }
 
-/// Partitions by their index, and what is asked about each.
-type Questions = Vec<(usize, FetchPartition)>;
+/// A partition by its index, who is asked, and what.
+type Question = (usize, RangeMember, FetchPartition);
+type Questions = Vec<Question>;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -57,6 +64,9 @@ pub(super) struct Progress {
     fetch_bytes_min: u32,
     out_of_range: OutOfRangePolicy,
     on_damage: OnDamage,
+    read_from: ReadFrom,
+    /// Answers with records; bounded by the nodes of the cluster.
+    fetches_by_node: BTreeMap<NodeId, u64>,
     /// What was left out, the oldest first; bounded.
     skipped: Vec<Skipped>,
     partitions: Vec<PartitionProgress>,
@@ -90,6 +100,7 @@ struct PartitionProgress {
     generation: u64,
     /// Older offsets are in this range, below this offset.
     elsewhere: Option<(RangeKey, Offset)>,
+    members: Members,
     hops: u32,
     failures: u32,
     damages: u32,
@@ -124,6 +135,8 @@ impl Progress {
             fetch_bytes_min: options.fetch_bytes_min.max(1),
             out_of_range: options.out_of_range,
             on_damage: options.on_damage,
+            read_from: options.read_from.clone(),
+            fetches_by_node: BTreeMap::new(),
             skipped: Vec::new(),
             idle: (0..partitions.len()).collect(),
             partitions,
@@ -144,22 +157,23 @@ impl Progress {
             return Vec::new();
         }
         for index in std::mem::take(&mut self.idle) {
-            let Some((address, asked)) = self.question(index, now, map) else {
+            let Some(question) = self.question(index, now, map) else {
                 self.idle.push_back(index);
                 continue;
             };
+            let address = question.1.address.clone();
             let shard = *shard_of.entry(address.clone()).or_insert_with(|| {
                 shards.push((address, Vec::new()));
                 shards.len() - 1
             });
-            shards[shard].1.push((index, asked));
+            shards[shard].1.push(question);
         }
         let share = (room / shards.len().max(1)).min(limits::FETCH_BYTES_MAX as usize);
         shards.into_iter().map(|(address, asked)| self.fetch(address, asked, share as u32, map.version())).collect()
     }
 
     /// What to ask about a partition, if it is time to.
-    fn question(&mut self, index: usize, now: Instant, map: &ClusterMap) -> Option<(Arc<str>, FetchPartition)> {
+    fn question(&mut self, index: usize, now: Instant, map: &ClusterMap) -> Option<Question> {
         let partition = &mut self.partitions[index];
         let is_due = partition.retry_at.is_none_or(|at| at <= now);
         let has_room = partition.buffered_bytes < self.partition_bytes_max;
@@ -170,47 +184,54 @@ impl Progress {
         let known = map.topic(&topic.name).filter(|known| known.topic == topic.topic && known.error.is_none());
         let elsewhere = partition.elsewhere.map(|(range, _)| range);
         let range = elsewhere.or_else(|| map.range_of(known.unwrap_or(topic), partition.partition));
-        let Some((range, owner)) = range.and_then(|range| Some((range, map.owner_of(range)?))) else {
+        let chosen = range.and_then(|range| {
+            let place = (map, range, partition.partition);
+            Some((range, partition.members.choose(now, &self.read_from, place)?))
+        });
+        let Some((range, member)) = chosen else {
             self.outdated_map = self.outdated_map.max(Some(map.version()));
-            partition.back_off(now, Duration::ZERO);
+            partition.back_off(now, true, Duration::ZERO);
             return None;
         };
-        if self.in_flight.get(&owner.address).is_some_and(|count| *count >= FETCHES_PER_SHARD_MAX) {
+        if self.in_flight.get(&member.address).is_some_and(|count| *count >= FETCHES_PER_SHARD_MAX) {
             return None;
         }
         let asked = FetchPartition {
             range,
-            epoch: owner.epoch,
+            epoch: map.epoch_of(range),
             partition: PartitionKey { topic: topic.topic, partition: partition.partition },
             offset: partition.fetch_from,
             bytes_max: (self.partition_bytes_max - partition.buffered_bytes) as u32,
         };
-        Some((owner.address, asked))
+        Some((index, member, asked))
     }
 
     fn fetch(&mut self, address: Arc<str>, mut asked: Questions, bytes_max: u32, map_version: u64) -> ShardFetch {
         // What does not fit in one request waits for the next turn.
-        for (index, _) in asked.split_off(asked.len().min(limits::REQUEST_PARTITIONS_MAX as usize)) {
+        for (index, ..) in asked.split_off(asked.len().min(limits::REQUEST_PARTITIONS_MAX as usize)) {
             self.idle.push_back(index);
         }
-        for (index, _) in &asked {
+        for (index, ..) in &asked {
             self.partitions[*index].is_idle = false;
         }
         self.reserved_bytes += bytes_max as usize;
         *self.in_flight.entry(address.clone()).or_default() += 1;
-        let generation_of = |(index, fetch): &(usize, FetchPartition)| Asked {
+        let asked_of = |(index, member, fetch): &Question| Asked {
             index: *index,
             generation: self.partitions[*index].generation,
             position: fetch.offset,
+            node: member.node,
+            is_head: member.is_head,
+            epoch: fetch.epoch,
         };
         ShardFetch {
             address,
-            asked: asked.iter().map(generation_of).collect(),
+            asked: asked.iter().map(asked_of).collect(),
             request: FetchRequest {
                 wait_ms_max: self.fetch_wait.as_millis() as u32,
                 bytes_min: self.fetch_bytes_min,
                 bytes_max,
-                partitions: asked.into_iter().map(|(_, fetch)| fetch).collect(),
+                partitions: asked.into_iter().map(|(.., fetch)| fetch).collect(),
             },
             map_version,
         }
@@ -306,6 +327,11 @@ impl Progress {
         &self.skipped
     }
 
+    /// How many answers with records each node gave.
+    pub(super) fn fetches_by_node(&self) -> &BTreeMap<NodeId, u64> {
+        &self.fetches_by_node
+    }
+
     /// Partition, position, committed end.
     pub(super) fn positions(&self) -> impl Iterator<Item = (Partition, Offset, Option<Offset>)> {
         self.partitions.iter().map(|partition| (partition.partition, partition.position, partition.committed_end))
@@ -357,6 +383,7 @@ impl PartitionProgress {
             is_starting,
             generation: 0,
             elsewhere: None,
+            members: Members::default(),
             hops: 0,
             failures: 0,
             damages: 0,
@@ -367,9 +394,9 @@ impl PartitionProgress {
         }
     }
 
-    fn back_off(&mut self, now: Instant, server_asks: Duration) {
+    fn back_off(&mut self, now: Instant, needs_map: bool, server_asks: Duration) {
         self.failures = self.failures.saturating_add(1);
-        self.retry_at = Some(now + backoff::random_wait_after(self.failures, server_asks));
+        self.retry_at = Some(now + backoff::random_wait(self.failures, needs_map, server_asks));
     }
 }
 

@@ -52,10 +52,24 @@ impl MapKeeper {
         if let Some(last) = *last_refresh {
             tokio::time::sleep_until(last + REFRESH_INTERVAL_MIN).await;
         }
-        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-        let refreshed = self.resolve(names, gateways).await;
+        let refreshed = self.resolve(self.names(), gateways).await;
         *last_refresh = Some(Instant::now());
         refreshed
+    }
+
+    /// A snapshot that was asked for no longer than `age_max` ago, whoever asked.
+    pub(crate) async fn no_older_than(&self, age_max: Duration, gateways: &Gateways) -> Result<Arc<ClusterMap>> {
+        let mut last_refresh = self.refreshing.lock().await;
+        if last_refresh.is_some_and(|last| last.elapsed() < age_max) {
+            return Ok(self.current());
+        }
+        let refreshed = self.resolve(self.names(), gateways).await;
+        *last_refresh = Some(Instant::now());
+        refreshed
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// A topic's description, asked for if unknown, and created if it does not exist and client and cluster allow that.

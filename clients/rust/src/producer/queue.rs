@@ -396,7 +396,11 @@ impl<P> PartitionQueue<P> {
             && self.in_flight == 0
         {
             self.failures = self.failures.saturating_add(1);
-            let mut wait = backoff::wait_after(self.failures, self.randomness.fraction(), server_asks);
+            let jitter = self.randomness.fraction();
+            let mut wait = match needs_map {
+                true => backoff::wait_for_map(self.failures, jitter, server_asks),
+                false => backoff::wait_after(self.failures, jitter, server_asks),
+            };
             if self.failures == 1 && needs_map && server_asks.is_zero() {
                 // A new map is all that is missing.
                 wait = Duration::ZERO;

@@ -327,3 +327,16 @@ async fn a_deleted_topic_is_an_error_not_a_wait() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_shard_that_never_answers_is_left_when_its_range_has_moved() {
+    let (cluster, topic, client) = filled(1, 100).await;
+    cluster.script(Api::Fetch, [Fault::Silence]);
+    let mut consumer = consumer(&client, ConsumerOptions::default()).await;
+    cluster.wait_until("the fetch", |state| state.faults[&(Api::Fetch as u16)].is_empty()).await;
+    let head = cluster.state().heads[cluster.range_of(&topic, 0).range.0 as usize].0;
+    cluster.move_range(cluster.range_of(&topic, 0), 1 - head);
+    let start = std::time::Instant::now();
+    read(&mut consumer, 100, 0).await;
+    assert!(start.elapsed() < Duration::from_secs(5), "not only after the fetch's deadline: {:?}", start.elapsed());
+}

@@ -275,6 +275,56 @@ async fn a_delivery_fails_at_its_deadline_and_says_that_its_outcome_is_unknown()
 }
 
 #[tokio::test]
+async fn a_head_that_never_answers_is_left_when_its_range_has_moved() {
+    let (cluster, topic, producer) = started(1, small_batches()).await;
+    let mut deliveries = send(&producer, 0, 0..50).await;
+    producer.flush().await.expect("stored");
+    let head = cluster.state().heads[cluster.range_of(&topic, 0).range.0 as usize].0;
+    // Stored, but nobody ever hears of it: the head was cut off without a trace.
+    cluster.script(Api::Produce, vec![Fault::Silence; 8]);
+    let start = Instant::now();
+    deliveries.extend(send(&producer, 0, 50..100).await);
+    let is_begun = |state: &crate::cluster::State| state.faults[&(Api::Produce as u16)].len() < 8;
+    cluster.wait_until("the batches in flight", is_begun).await;
+    cluster.state().faults.clear();
+    cluster.move_range(cluster.range_of(&topic, 0), 1 - head);
+    producer.flush().await.expect("stored by the new head, once");
+    assert!(start.elapsed() < Duration::from_secs(4), "not only after the request's deadline: {:?}", start.elapsed());
+    check_stored(&cluster, &topic, 0, deliveries).await;
+}
+
+#[tokio::test]
+async fn a_head_that_never_says_hello_is_left_when_its_range_has_moved() {
+    let (cluster, topic, producer) = started(1, small_batches()).await;
+    let head = cluster.state().heads[cluster.range_of(&topic, 0).range.0 as usize].0;
+    // The first connection is taken and never used; only the second one leads anywhere.
+    cluster.script(Api::Hello, [Fault::Silence]);
+    let start = Instant::now();
+    let deliveries = send(&producer, 0, 0..50).await;
+    cluster.wait_until("a connection", |state| state.faults[&(Api::Hello as u16)].is_empty()).await;
+    cluster.move_range(cluster.range_of(&topic, 0), 1 - head);
+    producer.flush().await.expect("stored by the new head");
+    assert!(start.elapsed() < Duration::from_secs(4), "before opening was given up: {:?}", start.elapsed());
+    check_stored(&cluster, &topic, 0, deliveries).await;
+}
+
+/// What a killed process had open may take connections for a while yet. Producers waited for a hello until the time to
+/// connect was over, 5 s, though the range was somebody else's within a fifth of a second.
+#[tokio::test]
+async fn a_shard_that_never_says_hello_is_left_when_another_one_owns_its_range() {
+    let (cluster, topic, producer) = started(1, small_batches()).await;
+    cluster.script(Api::Hello, [Fault::Silence]);
+    let start = Instant::now();
+    let deliveries = send(&producer, 0, 0..1).await;
+    let range = cluster.range_of(&topic, 0);
+    let owner = cluster.state().heads[range.range.0 as usize].0;
+    cluster.move_range(range, 1 - owner);
+    check_stored(&cluster, &topic, 0, deliveries).await;
+    assert!(start.elapsed() < Duration::from_secs(4), "after {:?}", start.elapsed());
+    assert_eq!(cluster.faults_left(Api::Hello), 0, "a shard was silent");
+}
+
+#[tokio::test]
 async fn linger_gathers_and_flush_close_and_drop_send() {
     let hour = Duration::from_secs(3600);
     let lingering = ProducerOptions { linger: hour, send_when_idle: false, ..ProducerOptions::default() };

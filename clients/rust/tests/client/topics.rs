@@ -1,6 +1,7 @@
 //! Topics, offsets and the map.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use minikafka_client::core::topic::{TopicConfig, TopicConfigChange};
 use minikafka_client::core::wire::Api;
@@ -75,6 +76,25 @@ async fn the_next_gateway_is_asked_when_one_is_gone() {
     assert_eq!(client.map().nodes().count(), 1);
     let error = Client::builder(["127.0.0.1:1", "127.0.0.1:2"]).connect().await.expect_err("none answers");
     assert!(matches!(&error, Error::NoGateway { tried, .. } if tried.contains("127.0.0.1:2")), "{error}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_never_answers_is_not_waited_for() {
+    let cluster = Cluster::start(1).await;
+    // The system takes connections for it, and nobody ever looks at them.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let silent_address = silent.local_addr().expect("it listens").to_string();
+    let gateways = [silent_address.as_str(), &cluster.shared.gateway];
+    for _ in 0..4 {
+        // Whichever of them is asked first.
+        let start = Instant::now();
+        let client = Client::builder(gateways).connect().await.expect("one of them answers");
+        client.refresh_map().await.expect("one of them answers");
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    }
+    cluster.script(Api::Resolve, [Fault::Silence, Fault::Silence]);
+    let client = Client::builder([&cluster.shared.gateway; 3]).connect().await.expect("the third time it answers");
+    assert_eq!((client.map().nodes().count(), cluster.faults_left(Api::Resolve)), (1, 0));
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use minikafka_core::wire::FetchedPartition;
 use minikafka_core::{ErrorCode, Offset};
 
-use super::{PartitionProgress, Progress, ShardFetch};
+use super::{Asked, PartitionProgress, Progress, ShardFetch};
 use crate::consumer::entries::FetchedEntry;
 use crate::consumer::options::{OnDamage, OutOfRangePolicy, Skipped};
 use crate::error::Error;
@@ -37,6 +37,8 @@ pub(in crate::consumer) struct PartitionAnswer {
 enum PartitionOutcome {
     /// Ask again at once.
     Ask,
+    /// Ask another member at once.
+    Elsewhere { needs_map: bool },
     /// Ask again after a back-off, with a newer map if so.
     BackOff { server_asks: Duration, needs_map: bool },
     /// Stand still until a seek.
@@ -63,12 +65,20 @@ impl Progress {
         match answer {
             Ok(answers) => {
                 let is_empty = answers.iter().all(|answer| answer.fetched.error.is_none() && answer.entries.is_empty());
+                let served = answers.iter().position(|answer| !answer.entries.is_empty());
+                if let Some(asked) = served.and_then(|at| fetch.asked.get(at)) {
+                    *self.fetches_by_node.entry(asked.node).or_default() += 1;
+                }
                 // Who got nothing comes first in the next request.
                 let (with, without): (Vec<_>, Vec<_>) =
                     fetch.asked.iter().zip(answers).partition(|(_, answer)| !answer.entries.is_empty());
                 for (asked, answer) in without.into_iter().chain(with) {
                     if let Some(index) = self.current(asked) {
-                        let outcome = self.take_answer(index, answer, is_empty && came_at_once);
+                        let is_suspicious = is_empty && came_at_once;
+                        let outcome = match self.turn_away(now, asked, &answer.fetched) {
+                            Some(outcome) => outcome,
+                            None => self.take_answer(index, answer, is_suspicious),
+                        };
                         self.conclude(index, now, fetch.map_version, outcome);
                     }
                 }
@@ -76,6 +86,9 @@ impl Progress {
             Err(error) => {
                 for asked in &fetch.asked {
                     if let Some(index) = self.current(asked) {
+                        if self.partitions[index].members.failed(now, asked.node, asked.is_head) {
+                            tracing::debug!(%error, node = %asked.node, "records are read elsewhere for a while");
+                        }
                         let outcome = self.take_failure(index, &error);
                         self.conclude(index, now, fetch.map_version, outcome);
                     }
@@ -85,7 +98,7 @@ impl Progress {
     }
 
     /// The partition of a question that still counts.
-    fn current(&self, asked: &super::Asked) -> Option<usize> {
+    fn current(&self, asked: &Asked) -> Option<usize> {
         (self.partitions[asked.index].generation == asked.generation).then_some(asked.index)
     }
 
@@ -93,15 +106,45 @@ impl Progress {
         let partition = &mut self.partitions[index];
         match outcome {
             PartitionOutcome::Ask => partition.retry_at = None,
+            PartitionOutcome::Elsewhere { needs_map } => {
+                self.outdated_map = self.outdated_map.max(needs_map.then_some(map_version));
+                partition.retry_at = None;
+            }
             PartitionOutcome::BackOff { server_asks, needs_map } => {
                 self.outdated_map = self.outdated_map.max(needs_map.then_some(map_version));
-                partition.back_off(now, server_asks);
+                partition.back_off(now, needs_map, server_asks);
             }
             PartitionOutcome::Fail(error) => partition.failed = Some(error),
         }
         partition.is_idle = true;
         self.idle.push_back(index);
         self.announce(index);
+    }
+
+    /// What a member behind the head cannot serve is asked of others: another one at once, or the same one soon again.
+    fn turn_away(&mut self, now: Instant, asked: &Asked, fetched: &FetchedPartition) -> Option<PartitionOutcome> {
+        let members = &mut self.partitions[asked.index].members;
+        let Some(code) = fetched.error else {
+            members.served();
+            return None;
+        };
+        let goes_elsewhere = match code {
+            _ if asked.is_head => return None,
+            // The map is out of date, not the member.
+            ErrorCode::Stale if fetched.epoch > asked.epoch => false,
+            ErrorCode::BeyondCommitted => members.lags(now, asked.node, asked.is_head),
+            // Also where a log begins and ends is the head's to say.
+            ErrorCode::OffsetOutOfRange => members.failed(now, asked.node, asked.is_head),
+            code if code.is_retriable() || code == ErrorCode::DataDamaged => {
+                members.failed(now, asked.node, asked.is_head)
+            }
+            _ => return None,
+        };
+        let needs_map = matches!(code, ErrorCode::Stale | ErrorCode::NotOwner);
+        Some(match goes_elsewhere {
+            true => PartitionOutcome::Elsewhere { needs_map },
+            false => PartitionOutcome::BackOff { server_asks: Duration::ZERO, needs_map },
+        })
     }
 
     fn take_answer(&mut self, index: usize, answer: PartitionAnswer, is_suspicious: bool) -> PartitionOutcome {
@@ -128,7 +171,8 @@ impl Progress {
                     partition.elsewhere = None;
                 }
             }
-            None => partition.committed_end = Some(end),
+            // Members learn of commits one after the other; none of it is ever taken back.
+            None => partition.committed_end = partition.committed_end.max(Some(end)),
         }
         if let Some(damage) = damage {
             return self.take_damage(index, damage);

@@ -99,6 +99,33 @@ fn fetched(error: Option<ErrorCode>) -> FetchedPartition {
     }
 }
 
+/// The map of a chain of three, each in a rack of its own, that holds partition 1.
+fn map_of_three(epoch: u64) -> ClusterMap {
+    let node = |node: u32| NodeAddress {
+        node: NodeId(node),
+        rack: format!("rack-{node}"),
+        shards: vec![format!("shard-{node}:1")],
+    };
+    let place = |node| ChainPlace { node: NodeId(node), shard: ShardId(0) };
+    let chain = RangeChain { epoch: Epoch(epoch), places: vec![place(0), place(1), place(2)] };
+    let reply = ResolveReply {
+        cluster: ClusterId(1),
+        nodes: vec![node(0), node(1), node(2)],
+        rings: vec![RingMap { ring: RingId(1), replication: 3, chains: vec![chain.clone(), chain] }],
+        topics: vec![TopicDescription::clone(&topic())],
+    };
+    ClusterMap::default().succeeded_by(reply).expect("a good map")
+}
+
+fn reading_from(read_from: ReadFrom) -> World {
+    let options = ConsumerOptions { read_from, ..ConsumerOptions::default() };
+    World { map: map_of_three(4), ..World::new(options) }
+}
+
+fn nearest(rack: &str) -> World {
+    reading_from(ReadFrom::Nearest { rack: rack.into() })
+}
+
 fn range(number: u32) -> RangeKey {
     RangeKey { ring: RingId(1), range: RangeId(number) }
 }
@@ -308,4 +335,80 @@ fn damaged_records_are_skipped_and_told_when_that_is_wanted() {
     world.wait_for_retry();
     assert_eq!(world.only_fetch().request.partitions[0].offset, Offset(10));
     assert_eq!(world.progress.skipped(), []);
+}
+
+#[test]
+fn the_member_of_the_rack_is_read_from_and_others_while_it_fails() {
+    let mut world = nearest("rack-2");
+    let fetch = world.only_fetch();
+    assert_eq!(&*fetch.address, "shard-2:1");
+    world.answer(fetch, 10, &[3]);
+    let fetch = world.only_fetch();
+    let lost = Error::ConnectionLost { address: fetch.address.clone(), reason: "gone".into() };
+    assert_eq!((&*fetch.address, fetch.request.partitions[0].offset), ("shard-2:1", Offset(13)));
+    world.absorb(fetch, Err(lost));
+    world.wait_for_retry();
+    for base in [13, 14] {
+        let fetch = world.only_fetch();
+        assert_eq!((&*fetch.address, fetch.request.partitions[0].offset), ("shard-0:1", Offset(base)));
+        world.answer(fetch, base, &[1]);
+    }
+    world.now += members::LEFT_ALONE;
+    let fetch = world.only_fetch();
+    assert_eq!((&*fetch.address, fetch.request.partitions[0].offset), ("shard-2:1", Offset(15)), "it goes back");
+    assert_eq!(&*nearest("elsewhere").only_fetch().address, "shard-0:1", "nobody is near");
+    assert_eq!(&*reading_from(ReadFrom::Head).only_fetch().address, "shard-0:1");
+    assert_eq!(&*reading_from(ReadFrom::Any).only_fetch().address, "shard-1:1", "partition 1");
+}
+
+#[test]
+fn a_member_that_does_not_act_any_more_is_left_at_once_but_not_for_an_old_map() {
+    let mut world = nearest("rack-1");
+    let fetch = world.only_fetch();
+    world.refuse(fetch, FetchedPartition { epoch: Epoch(5), ..fetched(Some(ErrorCode::Stale)) });
+    assert_eq!(world.progress.take_map_wish(), Some(world.map.version()), "the map is what is old");
+    world.map = map_of_three(5);
+    world.wait_for_retry();
+    let fetch = world.only_fetch();
+    assert_eq!((&*fetch.address, fetch.request.partitions[0].epoch), ("shard-1:1", Epoch(5)));
+    world.refuse(fetch, FetchedPartition { epoch: Epoch(5), ..fetched(Some(ErrorCode::Stale)) });
+    let fetch = world.only_fetch();
+    assert_eq!(&*fetch.address, "shard-0:1", "at once");
+    world.refuse(fetch, fetched(Some(ErrorCode::Overloaded)));
+    world.wait_for_retry();
+    assert_eq!(&*world.only_fetch().address, "shard-0:1", "the head's refusal is waited out as ever");
+}
+
+#[test]
+fn a_member_that_lags_is_asked_again_and_then_left_alone() {
+    let mut world = nearest("rack-1");
+    for _ in 0..2 {
+        let fetch = world.only_fetch();
+        assert_eq!(&*fetch.address, "shard-1:1");
+        world.refuse(fetch, fetched(Some(ErrorCode::BeyondCommitted)));
+        assert!(world.plan().is_empty(), "it does not spin");
+        world.wait_for_retry();
+    }
+    let fetch = world.only_fetch();
+    world.refuse(fetch, fetched(Some(ErrorCode::BeyondCommitted)));
+    assert_eq!(&*world.only_fetch().address, "shard-0:1");
+}
+
+#[test]
+fn only_the_head_says_where_a_log_begins_and_ends() {
+    let options = ConsumerOptions {
+        out_of_range: OutOfRangePolicy::Earliest,
+        read_from: ReadFrom::Nearest { rack: "rack-1".into() },
+        ..ConsumerOptions::default()
+    };
+    let mut world = World { map: map_of_three(4), ..World::new(options) };
+    let fetch = world.only_fetch();
+    world.answer(fetch, 10, &[5]);
+    let fetch = world.only_fetch();
+    let behind = FetchedPartition { committed_end: Offset(12), ..fetched(Some(ErrorCode::OffsetOutOfRange)) };
+    world.refuse(fetch, behind);
+    let fetch = world.only_fetch();
+    assert_eq!((&*fetch.address, fetch.request.partitions[0].offset), ("shard-0:1", Offset(15)));
+    world.refuse(fetch, FetchedPartition { committed_end: Offset(13), ..fetched(None) });
+    assert_eq!(world.progress.positions().next().expect("one").2, Some(Offset(15)), "what is committed stays so");
 }

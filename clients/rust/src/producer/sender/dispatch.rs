@@ -10,11 +10,17 @@ use super::{Attempt, Event, Sender};
 use crate::connection::{Connection, PendingReply, TryRequestError};
 use crate::error::{BrokerError, Error, Result};
 use crate::map::RangeOwner;
+use crate::overdue::{Addressed, OVERDUE};
 use crate::pool::Lane as PoolLane;
 use crate::producer::queue::Stored;
 
 /// An answer may be late by this much before the connection counts as dead: the server keeps the deadline itself.
 const ANSWER_SLACK: Duration = Duration::from_secs(2);
+
+/// A connection that is not open after this counts as failed for now: a newer map may lead elsewhere.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+/// The map is looked at when one is not open after this: what a killed process had open may take connections for a while yet.
+const CONNECT_DOUBT_AFTER: Duration = Duration::from_millis(50);
 
 /// Why a batch was not sent.
 enum NotSent {
@@ -37,9 +43,9 @@ impl Sender {
                 return;
             }
             match self.try_send(partition, &attempt, now) {
-                Ok((connection, pending)) => {
+                Ok((connection, pending, addressed)) => {
                     self.lanes[partition.0 as usize].queue.sent(&attempt);
-                    self.await_answer(partition, attempt, connection, pending, now);
+                    self.await_answer(partition, attempt, (connection, pending, addressed), now);
                 }
                 Err(NotSent::Parked(address)) => {
                     self.lanes[partition.0 as usize].is_parked = true;
@@ -60,7 +66,7 @@ impl Sender {
         partition: Partition,
         attempt: &Attempt,
         now: Instant,
-    ) -> Result<(Connection, PendingReply), NotSent> {
+    ) -> Result<(Connection, PendingReply, Addressed), NotSent> {
         let map = self.client.map.current();
         let lane = &mut self.lanes[partition.0 as usize];
         lane.map_version = map.version();
@@ -74,7 +80,7 @@ impl Sender {
             return Err(NotSent::Failed(Error::broker(ErrorCode::PartitionNotReady, target)));
         };
         let Some(connection) = self.client.pool.live(&address, PoolLane::Requests) else {
-            self.await_connection(&address);
+            self.await_connection(Addressed { address: address.clone(), range, epoch });
             return Err(NotSent::Parked(address));
         };
         let Some(sealed) = lane.queue.get_mut(attempt.key).and_then(|batch| batch.sealed.clone()) else {
@@ -86,7 +92,7 @@ impl Sender {
         let request = ProduceRequest { epoch, timeout_ms, header };
         let payload_bytes = sealed.body.len();
         match connection.try_request(Api::Produce, &request.to_bytes(), sealed.body) {
-            Ok(pending) => Ok((connection, pending)),
+            Ok(pending) => Ok((connection, pending, Addressed { address, range, epoch })),
             Err(TryRequestError::Full) => {
                 self.await_room(connection, payload_bytes);
                 Err(NotSent::Parked(address))
@@ -103,16 +109,19 @@ impl Sender {
         &self,
         partition: Partition,
         attempt: Attempt,
-        connection: Connection,
-        pending: PendingReply,
+        (connection, pending, addressed): (Connection, PendingReply, Addressed),
         now: Instant,
     ) {
         let deadline = self.time_for(&attempt, now) + ANSWER_SLACK;
         let target: Arc<str> =
             format!("topic {} partition {partition} at {}", self.intake.topic.name, connection.address()).into();
-        let events = self.event_sender.clone();
+        let (client, events) = (self.client.clone(), self.event_sender.clone());
         tokio::spawn(async move {
-            let answer = match pending.within(Api::Produce, deadline).await {
+            let answer = tokio::select! {
+                answer = pending.within(Api::Produce, deadline) => answer,
+                moved = client.moved(OVERDUE, std::slice::from_ref(&addressed)) => Err(moved),
+            };
+            let answer = match answer {
                 Ok(reply) => connection.decode("produce reply", &reply.head).map(stored),
                 Err(error) => Err(naming(target, error)),
             };
@@ -125,14 +134,17 @@ impl Sender {
     }
 
     /// One task per address tells when it can be tried again.
-    fn await_connection(&self, address: &Arc<str>) {
-        if self.parked.contains_key(address) {
+    fn await_connection(&self, addressed: Addressed) {
+        if self.parked.contains_key(&addressed.address) {
             return;
         }
-        let (client, address, events) = (self.client.clone(), address.clone(), self.event_sender.clone());
+        let (client, events) = (self.client.clone(), self.event_sender.clone());
         tokio::spawn(async move {
-            let outcome = client.pool.connect(&address, PoolLane::Requests).await.map(drop);
-            let _ = events.send(Event::Reachable { address, outcome });
+            let outcome = tokio::select! {
+                opened = client.pool.connect_within(&addressed.address, PoolLane::Requests, CONNECT_PATIENCE) => opened.map(drop),
+                moved = client.moved(CONNECT_DOUBT_AFTER, std::slice::from_ref(&addressed)) => Err(moved),
+            };
+            let _ = events.send(Event::Reachable { address: addressed.address, outcome });
         });
     }
 
