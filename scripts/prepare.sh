@@ -49,14 +49,21 @@ prepare_compiler() {
     apt_install build-essential || fail "no C compiler (cc): install gcc or clang"
 }
 
-# ZooKeeper's jars and a Java to run them, which the coordinator's tests start themselves: nothing runs as a service. Jars of
+# ZooKeeper's jars and a Java to run them, which tests and scripts/cluster start themselves: nothing runs as a service. Jars of
 # an unpacked release do as well: MINIKAFKA_ZOOKEEPER_CLASSPATH='DIRECTORY/lib/*'.
 prepare_zookeeper() {
     local how="install it from your distribution, or unpack a release and set MINIKAFKA_ZOOKEEPER_CLASSPATH='DIRECTORY/lib/*'"
     command -v java >/dev/null || apt_install default-jre-headless || fail "no Java to run ZooKeeper with: $how"
     if [ -z "${MINIKAFKA_ZOOKEEPER_CLASSPATH:-}" ] && [ ! -r /usr/share/java/zookeeper.jar ]; then
-        apt_install libzookeeper-java || fail "no ZooKeeper for the coordinator's tests: $how"
+        apt_install libzookeeper-java || fail "no ZooKeeper to run: $how"
     fi
+}
+
+# What faults of the network need. Without them, or without root, a cluster runs on loopback and says what it cannot do.
+prepare_network() {
+    [ "$(id -u)" -eq 0 ] || return 0
+    command -v ip >/dev/null && command -v tc >/dev/null || apt_install iproute2 || return 0
+    command -v nft >/dev/null || command -v iptables >/dev/null || apt_install nftables || return 0
 }
 
 # Rust, with the components named as arguments.

@@ -83,6 +83,8 @@ pub fn messages(data: &[u8]) {
     round_trip::<AppendControlReply>(data);
     round_trip::<LearnRequest>(data);
     round_trip::<LearnReply>(data);
+    round_trip::<MeasureRequest>(data);
+    round_trip::<MeasureReply>(data);
     round_trip::<PeerMessage<RunBytes>>(data);
     round_trip::<ComplainRequest>(data);
     round_trip::<RangeState>(data);

@@ -1,9 +1,12 @@
-//! What the tests of the whole stand on: real processes, load on them, sockets that misbehave,
+//! What the tests of the whole stand on: real processes, clusters of them, load and faults on them, sockets that misbehave,
 //! and a reader of this repository's own source.
 //!
 //! Nothing here runs in production; the crates below never see it.
 
+pub mod chaos;
+pub mod cluster;
 pub mod fuzzing;
+pub mod in_process;
 pub mod load;
 pub mod process;
 pub mod quickstart;

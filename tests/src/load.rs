@@ -30,12 +30,14 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// What is put under way.
 #[derive(Clone, Debug)]
 pub struct LoadSetup {
-    /// `host:port` of a gateway.
-    pub gateway: String,
+    /// `host:port` of every gateway.
+    pub gateways: Vec<String>,
     /// The topic, which is created.
     pub topic: String,
     /// Its partitions.
     pub partitions: u32,
+    /// Members of its chains; 0: the cluster's default.
+    pub replication: u16,
     /// Producers at a time.
     pub producers: u32,
     /// Consumers at a time.
@@ -56,9 +58,9 @@ pub struct Load {
 
 /// What all of them have.
 #[derive(Debug)]
-struct Shared {
-    setup: LoadSetup,
-    client: Client,
+pub(crate) struct Shared {
+    pub(crate) setup: LoadSetup,
+    pub(crate) client: Client,
     history: Mutex<History>,
     acknowledged: AtomicU64,
     read: AtomicU64,
@@ -67,7 +69,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn history(&self) -> MutexGuard<'_, History> {
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -75,8 +77,9 @@ impl Shared {
 impl Load {
     /// Creates the topic and starts all clients.
     pub async fn start(setup: LoadSetup) -> Result<Self> {
-        let client = Client::builder([&setup.gateway]).client_name("load").connect().await?;
-        let options = TopicOptions { partitions: setup.partitions, ..TopicOptions::default() };
+        let client = Client::builder(&setup.gateways).client_name("load").connect().await?;
+        let (partitions, replication) = (setup.partitions, setup.replication);
+        let options = TopicOptions { partitions, replication, ..TopicOptions::default() };
         client.create_topic(&setup.topic, options).await?;
         let shared = Arc::new(Shared {
             setup,
@@ -141,11 +144,26 @@ impl Load {
 
     /// Ends all clients, reads everything from the beginning with a new one, and compares.
     pub async fn finish(mut self) -> Result<Report> {
-        self.stop_producers().await?;
-        self.shared.consuming.store(false, Ordering::Relaxed);
-        join(&mut self.consumers, "consumers").await?;
+        self.stop().await?;
+        self.read_and_check().await
+    }
+
+    /// Reads everything from the beginning with a new client, and compares.
+    pub(crate) async fn read_and_check(&self) -> Result<Report> {
         self.shared.read_all().await?;
         Ok(self.shared.history().check())
+    }
+
+    /// Lets all clients finish what they have, and end.
+    pub async fn stop(&mut self) -> Result<()> {
+        self.stop_producers().await?;
+        self.shared.consuming.store(false, Ordering::Relaxed);
+        join(&mut self.consumers, "consumers").await
+    }
+
+    /// What all clients have, for others that write into the same history.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// After a failure: stops all clients where they are, reads and compares, because what they saw until then may tell
@@ -171,8 +189,8 @@ async fn join(clients: &mut JoinSet<Result<()>>, what: &str) -> Result<()> {
 impl Shared {
     /// The last reader: everything there is, by a client that knows nothing yet.
     async fn read_all(&self) -> Result<()> {
-        let (topic, gateway) = (&self.setup.topic, &self.setup.gateway);
-        let client = Client::builder([gateway]).client_name("last reader").connect().await?;
+        let (topic, gateways) = (&self.setup.topic, &self.setup.gateways);
+        let client = Client::builder(gateways).client_name("last reader").connect().await?;
         for (partition, start) in client.list_offsets(topic, OffsetQuery::Earliest).await? {
             ensure!(start == Offset(0), "partition {partition} begins at {start}, though nothing was deleted");
         }

@@ -256,9 +256,14 @@ fn end_of(log: &Path) -> String {
 
 /// A directory for one test, on a disk (beside the build) and not in memory.
 pub fn directory() -> Result<TempDir> {
+    Ok(tempfile::tempdir_in(build_directory()?)?)
+}
+
+/// Where such directories lie.
+pub fn build_directory() -> Result<PathBuf> {
     let parent = target_directory()?.join("tmp");
     fs::create_dir_all(&parent)?;
-    Ok(tempfile::tempdir_in(parent)?)
+    Ok(parent)
 }
 
 /// The binary, built in the same profile as this code if it is not there or older than its source.
@@ -281,13 +286,23 @@ fn build() -> Result<PathBuf> {
     }
     let status = cargo.current_dir(crate::source::repository()).status().context("running cargo")?;
     ensure!(status.success(), "cargo build of the binary failed");
-    Ok(target.join(if cfg!(debug_assertions) { "debug" } else { "release" }).join("minikafka"))
+    Ok(target.join(profile()).join("minikafka"))
+}
+
+/// Where a program of this package lies that was built together with this one.
+pub fn program(name: &str) -> Result<PathBuf> {
+    Ok(target_directory()?.join(profile()).join(name))
+}
+
+fn profile() -> &'static str {
+    if cfg!(debug_assertions) { "debug" } else { "release" }
 }
 
 /// Where this very program was built: `TARGET/PROFILE/deps/program` or `TARGET/PROFILE/program`.
 fn target_directory() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
-    let profile = program.ancestors().find(|path| path.ends_with("debug") || path.ends_with("release"));
+    let profiles = ["debug", "release", "simulate"];
+    let profile = program.ancestors().find(|path| profiles.iter().any(|profile| path.ends_with(profile)));
     let target = profile.and_then(Path::parent).context("this program does not lie in a target directory")?;
     Ok(target.to_path_buf())
 }

@@ -67,9 +67,10 @@ impl Chaos {
         let node = Some(setup.start()?);
         let runtime = Runtime::new()?;
         let load = runtime.block_on(Load::start(LoadSetup {
-            gateway: setup.gateway(),
+            gateways: vec![setup.gateway()],
             topic: "chaos".to_owned(),
             partitions: 5,
+            replication: 0,
             producers: 4,
             consumers: 2,
             unanswered_max: 200,

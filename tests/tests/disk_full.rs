@@ -136,9 +136,10 @@ async fn fill_and_resume(setup: &NodeSetup, disk: &SmallDisk, seed: Seed) -> Res
     client.create_topic("probe", one).await?;
     let ballast = disk.add_ballast((1 << 30) + SLACK_BYTES)?;
     let mut load = Load::start(LoadSetup {
-        gateway: setup.gateway(),
+        gateways: vec![setup.gateway()],
         topic: TOPIC.to_owned(),
         partitions: 1,
+        replication: 0,
         producers: 3,
         consumers: 1,
         unanswered_max: 400,

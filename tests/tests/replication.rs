@@ -4,100 +4,24 @@
 //! The links, the disks and the executors are the ones that ship. What crashes, cuts and slow disks do to chains is searched
 //! by `tests/sim`; here it is shown that the same machines do it over sockets.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use minikafka_broker::{Broker, BrokerConfig, BrokerHandle};
 use minikafka_client::core::batch::BatchView;
-use minikafka_client::core::coordination::Coordinator;
 use minikafka_client::core::entry::{ENTRY_HEADER_BYTES, EntryHeader};
 use minikafka_client::core::wire::{Api, FetchPartition, FetchReply, FetchRequest, Wire};
-use minikafka_client::core::{ClusterId, ErrorCode, NodeId, Offset, Partition, PartitionKey};
+use minikafka_client::core::{ErrorCode, Offset, Partition, PartitionKey};
 use minikafka_client::{Client, Producer, ProducerOptions, ProducerRecord, TopicOptions};
-use minikafka_coordinator::{CoordinatorClient, EmbeddedCoordinator};
-use minikafka_gateway::{Gateway, GatewayConfig, GatewayHandle, create_cluster};
+use minikafka_tests::in_process::{Cluster, ClusterSetup, LOOK, await_chains, chain};
 use minikafka_tests::process;
-use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 /// What has not happened by then does not happen.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks at something that takes a while.
-const LOOK: Duration = Duration::from_millis(20);
-const NODES: u32 = 3;
 const PARTITIONS: u32 = 4;
-const SECRET: &[u8] = b"a secret of this test's cluster";
 
-/// A cluster in this process.
-struct Cluster {
-    directory: TempDir,
-    coordinator: EmbeddedCoordinator,
-    cluster: ClusterId,
-    brokers: BTreeMap<u32, BrokerHandle>,
-    gateway: GatewayHandle,
-}
-
-impl Cluster {
-    async fn start() -> Self {
-        let directory = process::directory().expect("a directory beside the build");
-        let coordinator = EmbeddedCoordinator::open(&directory.path().join("coordinator")).expect("it opens");
-        let session = CoordinatorClient::new(Arc::new(coordinator.session()));
-        let cluster = create_cluster(&session, SECRET, 3).await.expect("a cluster").cluster;
-        let any_port = ([127, 0, 0, 1], 0).into();
-        let mut brokers = BTreeMap::new();
-        for node in 1..=NODES {
-            let session = Arc::new(coordinator.session());
-            brokers.insert(node, start_broker(&directory, cluster, node, session).await);
-        }
-        let config = GatewayConfig::new(any_port, SECRET.to_vec(), Arc::new(coordinator.session()));
-        let gateway = Gateway::start(GatewayConfig { ranges: 8, ..config }).await.expect("a gateway starts");
-        Self { directory, coordinator, cluster, brokers, gateway }
-    }
-
-    async fn client(&self) -> Client {
-        Client::builder([self.gateway.address().to_string()]).connect().await.expect("a gateway answers")
-    }
-
-    /// Starts a node again; what it had on its disk is there.
-    async fn restart(&mut self, node: u32) {
-        let session = Arc::new(self.coordinator.session());
-        let broker = start_broker(&self.directory, self.cluster, node, session).await;
-        self.brokers.insert(node, broker);
-    }
-
-    /// Ends a broker, of which the coordinator is told.
-    async fn stop(&mut self, node: u32) {
-        let broker = self.brokers.remove(&node).expect("it runs");
-        let stopped = tokio::task::spawn_blocking(|| broker.stop()).await;
-        stopped.expect("a thread").expect("an orderly end");
-    }
-
-    async fn end(mut self) {
-        for node in 1..=NODES {
-            if self.brokers.contains_key(&node) {
-                self.stop(node).await;
-            }
-        }
-        self.gateway.shutdown().await;
-    }
-}
-
-async fn start_broker(
-    directory: &TempDir,
-    cluster: ClusterId,
-    node: u32,
-    session: Arc<dyn Coordinator>,
-) -> BrokerHandle {
-    let data_dir = directory.path().join(format!("node-{node}"));
-    let config = BrokerConfig {
-        port_base: 0,
-        memory_bytes_per_shard: 64 << 20,
-        segment_bytes_max: 8 << 20,
-        ..BrokerConfig::new(NodeId(node), cluster, SECRET.to_vec(), data_dir)
-    };
-    let started = tokio::task::spawn_blocking(move || Broker::start(config, session)).await;
-    started.expect("a thread").expect("a broker starts")
+async fn start() -> Cluster {
+    let parent = process::build_directory().expect("a directory beside the build");
+    Cluster::start(&parent, ClusterSetup::default()).await
 }
 
 /// Record `number`: told by its number, some of them so large that their batch is never copied.
@@ -117,28 +41,6 @@ async fn produce(producer: &Producer, numbers: std::ops::Range<u32>) {
     producer.flush().await.expect("it flushes");
     for delivery in deliveries {
         delivery.await.expect("it is acknowledged");
-    }
-}
-
-/// The nodes of a partition's chain, head first, by a fresh map.
-async fn chain(client: &Client, topic: &str, partition: u32) -> Vec<u32> {
-    let map = client.refresh_map().await.expect("a map");
-    let topic = client.topic(topic).await.expect("the topic");
-    let range = map.range_of(&topic, Partition(partition)).expect("its range");
-    let ring = map.rings().find(|ring| ring.ring == range.ring).expect("its ring");
-    ring.chains[range.range.0 as usize].places.iter().map(|place| place.node.0).collect()
-}
-
-/// Waits until all chains of the topic have so many members and none of them is `without`.
-async fn await_chains(client: &Client, topic: &str, members: usize, without: Option<u32>) {
-    for partition in 0..PARTITIONS {
-        loop {
-            let nodes = chain(client, topic, partition).await;
-            if nodes.len() == members && without.is_none_or(|node| !nodes.contains(&node)) {
-                break;
-            }
-            sleep(LOOK).await;
-        }
     }
 }
 
@@ -213,10 +115,10 @@ async fn topic(client: &Client) -> Producer {
 #[test]
 fn every_member_of_a_chain_of_three_serves_what_was_acknowledged() {
     within(async {
-        let cluster = Cluster::start().await;
+        let cluster = start().await;
         let client = cluster.client().await;
         let producer = topic(&client).await;
-        await_chains(&client, "orders", 3, None).await;
+        await_chains(&client, "orders", PARTITIONS, 3, None).await;
         produce(&producer, 0..400).await;
         check_members(&client, "orders", 400).await;
         cluster.end().await;
@@ -226,16 +128,16 @@ fn every_member_of_a_chain_of_three_serves_what_was_acknowledged() {
 #[test]
 fn a_broker_that_goes_is_left_out_and_one_that_comes_back_joins() {
     within(async {
-        let mut cluster = Cluster::start().await;
+        let mut cluster = start().await;
         let client = cluster.client().await;
         let producer = topic(&client).await;
         produce(&producer, 0..200).await;
         cluster.stop(2).await;
         produce(&producer, 200..400).await;
-        await_chains(&client, "orders", 2, Some(2)).await;
+        await_chains(&client, "orders", PARTITIONS, 2, Some(2)).await;
         check_members(&client, "orders", 400).await;
         cluster.restart(2).await;
-        await_chains(&client, "orders", 3, None).await;
+        await_chains(&client, "orders", PARTITIONS, 3, None).await;
         produce(&producer, 400..500).await;
         check_members(&client, "orders", 500).await;
         cluster.end().await;
@@ -246,21 +148,14 @@ fn a_broker_that_goes_is_left_out_and_one_that_comes_back_joins() {
 #[test]
 fn a_broken_link_alone_replaces_a_broker() {
     within(async {
-        let mut cluster = Cluster::start().await;
+        let mut cluster = start().await;
         let client = cluster.client().await;
         let producer = topic(&client).await;
         produce(&producer, 0..100).await;
-        let session: Arc<dyn Coordinator> = Arc::new(cluster.coordinator.session());
-        cluster.stop(3).await;
-        let broker = start_broker(&cluster.directory, cluster.cluster, 3, session.clone()).await;
-        await_chains(&client, "orders", 3, None).await;
-        produce(&producer, 100..200).await;
-        // Its shards end; its session, of which this test has a handle, goes on.
-        tokio::task::spawn_blocking(move || drop(broker)).await.expect("a thread");
-        produce(&producer, 200..300).await;
-        await_chains(&client, "orders", 2, Some(3)).await;
+        cluster.cut(3).await.expect("a thread");
+        produce(&producer, 100..300).await;
+        await_chains(&client, "orders", PARTITIONS, 2, Some(3)).await;
         check_members(&client, "orders", 300).await;
-        drop(session);
         cluster.end().await;
     });
 }

@@ -99,7 +99,7 @@ async fn send(
 async fn hear_answers(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Sent>) -> Result<()> {
     while let Some((record, delivery)) = waiting.recv().await {
         match delivery.await {
-            Ok(delivery) => heard(&shared, record, &delivery),
+            Ok(delivery) => shared.heard(record, &delivery),
             Err(error) => {
                 if !error.is_outcome_unknown() {
                     shared.history().failed(record);
@@ -111,12 +111,15 @@ async fn hear_answers(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Sent>) ->
     Ok(())
 }
 
-fn heard(shared: &Shared, record: RecordId, delivery: &Delivery) {
-    match delivery.offset {
-        Some(offset) => shared.history().acknowledged(record, offset.0),
-        None => shared.history().stored(record),
+impl Shared {
+    /// Writes down that a record was acknowledged.
+    pub(crate) fn heard(&self, record: RecordId, delivery: &Delivery) {
+        match delivery.offset {
+            Some(offset) => self.history().acknowledged(record, offset.0),
+            None => self.history().stored(record),
+        }
+        self.acknowledged.fetch_add(1, Ordering::Relaxed);
     }
-    shared.acknowledged.fetch_add(1, Ordering::Relaxed);
 }
 
 fn describe(error: &Error) -> String {

@@ -78,9 +78,10 @@ impl Scene {
     /// Puts the load under way.
     pub fn start_load(&mut self) {
         let setup = LoadSetup {
-            gateway: self.node.gateway().to_owned(),
+            gateways: vec![self.node.gateway().to_owned()],
             topic: "load".to_owned(),
             partitions: 3,
+            replication: 0,
             producers: 2,
             consumers: 1,
             unanswered_max: 20,

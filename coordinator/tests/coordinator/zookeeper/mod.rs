@@ -1,5 +1,6 @@
 //! The coordinator in a real ZooKeeper: the conformance suite, and what networks and servers do to it.
 
+mod installation;
 mod proxy;
 mod server;
 mod weather;

@@ -1,8 +1,7 @@
 //! A real ZooKeeper on loopback, as a child process with its data in a temporary directory.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -10,18 +9,16 @@ use std::time::{Duration, Instant};
 use minikafka_coordinator::ZooKeeperAddress;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::installation::{self, HOW_TO_INSTALL};
 use crate::conformance::PATIENCE;
 
-/// Jars of an unpacked ZooKeeper, where it is none of the distribution's.
-const CLASSPATH_VARIABLE: &str = "MINIKAFKA_ZOOKEEPER_CLASSPATH";
-const CLASSPATH: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar";
-const HOW_TO_INSTALL: &str = "install it (apt-get install libzookeeper-java default-jre-headless; scripts/test does), or \
-     unpack a release and set MINIKAFKA_ZOOKEEPER_CLASSPATH='DIRECTORY/lib/*'";
 /// Kills the server when the test's end of the pipe closes, also when the test is killed itself.
 const KEEPER: &str = "java \"$@\" & echo $!; read -r _; kill -9 $!; wait";
 /// Several servers may start at once on two slow cores.
 const START_WITHIN: Duration = Duration::from_secs(60);
-const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+/// A short tick, so that sessions may be brief.
+const TICK_MS: u32 = 100;
+const SESSION_TIMEOUT_MS_MAX: u32 = 60_000;
 
 pub struct ZooKeeperServer {
     directory: tempfile::TempDir,
@@ -53,10 +50,11 @@ impl ZooKeeperServer {
     pub fn start(options: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let port = free_port();
-        let configuration = format!(
-            "tickTime=100\ndataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n\
-             maxSessionTimeout=60000\nmaxClientCnxns=0\n4lw.commands.whitelist=srvr\n",
-            directory.path().join("data").display()
+        let configuration = installation::configuration(
+            &directory.path().join("data"),
+            (Ipv4Addr::LOCALHOST, port).into(),
+            TICK_MS,
+            SESSION_TIMEOUT_MS_MAX,
         );
         std::fs::write(directory.path().join("zoo.cfg"), configuration).expect("a writable directory");
         let options = options.iter().map(|option| (*option).to_owned()).collect();
@@ -121,21 +119,13 @@ impl ZooKeeperServer {
     }
 
     fn spawn(&self) -> Running {
-        let classpath = std::env::var(CLASSPATH_VARIABLE).unwrap_or_else(|_| {
-            assert!(
-                Path::new("/usr/share/java/zookeeper.jar").exists(),
-                "ZooKeeper is not installed: {HOW_TO_INSTALL}"
-            );
-            CLASSPATH.to_owned()
-        });
+        let classpath = installation::classpath().unwrap_or_else(|missing| panic!("{missing}"));
         let log = std::fs::File::create(self.directory.path().join("log")).expect("a writable directory");
         let mut keeper = Command::new("sh")
             .args(["-c", KEEPER, "sh"])
-            .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-            // Nothing here survives a power failure, and need not.
-            .args(["-Dzookeeper.forceSync=no", "-Dzookeeper.preAllocSize=64"])
+            .args(installation::JAVA_OPTIONS)
             .args(&self.options)
-            .args(["-cp", &classpath, "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
+            .args(["-cp", &classpath, installation::MAIN_CLASS])
             .arg(self.directory.path().join("zoo.cfg"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -151,16 +141,7 @@ impl ZooKeeperServer {
     }
 
     fn answers(&self) -> bool {
-        let ask = || {
-            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
-            // A connection that came while it started may never be answered.
-            stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-            stream.write_all(b"srvr")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            std::io::Result::Ok(answer)
-        };
-        ask().is_ok_and(|answer| answer.contains("Mode: standalone"))
+        installation::answers((Ipv4Addr::LOCALHOST, self.port).into())
     }
 
     fn signal(&self, signal: Signal) {
