@@ -37,6 +37,7 @@ pub(super) fn begin_seal(
         doubtful_until_ms: now_ms + wait_ms.min(SUSPECT_WAIT_MS),
         until_ms: now_ms + wait_ms,
         is_holding: false,
+        is_elsewhere: false,
     });
 }
 
@@ -76,6 +77,7 @@ impl ChunkController {
                     state.seen = state.seen.max(report.promised);
                     if let (Some(ErrorCode::NotOwner), Some(broker)) = (report.error, self.brokers.get(&to.node)) {
                         try_next_seat(&mut self.seats, broker, at, to.shard);
+                        seal.is_elsewhere = true;
                     }
                     if let Some(error) = report.error.filter(|error| !is_stale(*error)) {
                         let reason = AlertReason::Refused { node: to.node, error: error.into() };
@@ -87,7 +89,8 @@ impl ChunkController {
             let Phase::Sealing(seal) = &state.phase else { continue };
             let is_over = seal.unanswered().next().is_none();
             // While holding, only another promise, or a higher one, can change anything.
-            let is_news = !seal.is_holding || seal.sealed.len() > before || state.seen > seal.epoch;
+            let is_news =
+                !seal.is_holding || seal.sealed.len() > before || state.seen > seal.epoch || seal.is_elsewhere;
             if is_over && is_news {
                 concluded.push(at);
             }
@@ -133,7 +136,9 @@ impl ChunkController {
         let unsealed = seal.asked.iter().map(|member| member.node).filter(|node| !seal.sealed.contains_key(node));
         state.silent.extend(unsealed);
         state.silent.retain(|node| !seal.sealed.contains_key(node));
-        let has_help = record.active.as_ref().is_some_and(|active| is_help_there(active, &self.brokers, state));
+        let is_elsewhere = matches!(&state.phase, Phase::Sealing(seal) if seal.is_elsewhere);
+        let has_help =
+            is_elsewhere || record.active.as_ref().is_some_and(|active| is_help_there(active, &self.brokers, state));
         let Phase::Sealing(seal) = &mut state.phase else { return };
         match decided {
             Ok(decision) => {
