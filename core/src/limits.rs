@@ -132,7 +132,7 @@ pub const LISTEN_BACKLOG: u32 = 1024;
 pub const RECEIVE_BUFFER_BYTES_MIN: u32 = 16 << 10;
 /// A receive buffer under load; only a single longer frame makes one larger.
 pub const RECEIVE_BUFFER_BYTES_MAX: u32 = 256 << 10;
-/// Receive buffers that a shard keeps for the next connection that needs one.
+/// Receive buffers that a shard keeps for the next connection that needs one, and as many for what other members send.
 pub const SPARE_BUFFERS_BYTES_MAX: u32 = 8 << 20;
 /// Bytes that one connection handles before others of its shard get their turn.
 pub const CONNECTION_TURN_BYTES_MAX: u32 = 1 << 20;
@@ -206,6 +206,8 @@ pub const SEALS_WAITING_MAX: usize = 8;
 pub const PROGRESS_SILENCE_MS: u64 = 5_000;
 /// Answers in a row without anything to copy after which a range counts as empty: longer than a source may be silent.
 pub const LEARN_EMPTY_POLLS: u32 = 20;
+/// Changes made without a learner, because it did not promise, after which it is left out for a while.
+pub const LEARNER_SEALS_MISSED_MAX: u32 = 2;
 /// Longest wait for the seal replies of members that were complained about.
 pub const SUSPECT_WAIT_MS: u64 = 250;
 /// Most bytes of entries in one copy reply, unless one entry alone is longer.

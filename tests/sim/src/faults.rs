@@ -4,7 +4,9 @@
 //! chains are whole and act, and never all of them ([`World::can_lose`]).
 
 use std::path::Path;
+use std::rc::Rc;
 
+use minikafka_broker::Shard;
 use minikafka_core::chain::ChainMember;
 use minikafka_core::{NodeId, RangeId};
 use minikafka_storage::disk::BLOCK_BYTES;
@@ -375,7 +377,9 @@ impl World {
     fn has_failed(&self, node: usize) -> bool {
         let Some(life) = &self.nodes[node].life else { return false };
         let is_failed = life.members.values().any(|member| member.view.is_some_and(|view| view.failed));
-        is_failed || life.shards().iter().any(|shard| shard.has_failed())
+        // What could not be read when the range was opened counts as lost until the node is started again.
+        let lacks = |shard: &Rc<Shard<SimDisk>>| shard.ranges().iter().any(|range| range.log().loss().is_some());
+        is_failed || life.shards().iter().any(|shard| shard.has_failed() || lacks(shard))
     }
 
     /// Who was told of a failed write only after the healing is started again, too.

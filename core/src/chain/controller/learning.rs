@@ -15,7 +15,9 @@ use crate::chain::ChainMember;
 use crate::coordination::{ActiveChain, BrokerRecord, RingChunk};
 use crate::error_code::ErrorCode;
 use crate::ids::*;
-use crate::limits::{LEARN_EMPTY_POLLS, LEARN_GAP_MAX, PROGRESS_POLL_MS, PROGRESS_SILENCE_MS};
+use crate::limits::{
+    LEARN_EMPTY_POLLS, LEARN_GAP_MAX, LEARNER_SEALS_MISSED_MAX, PROGRESS_POLL_MS, PROGRESS_SILENCE_MS,
+};
 use crate::ring::placement::{Room, newcomer};
 use crate::wire::{LearnRange, LearnReport, LearnRequest};
 
@@ -58,6 +60,8 @@ pub(super) struct Learner {
     limit: LogIndex,
     /// Answers in a row that told of nothing to copy.
     empty_polls: u32,
+    /// Changes that were made without it, because it did not promise.
+    seals_missed: u32,
     /// When it answered last.
     heard_ms: u64,
     /// When it last got further.
@@ -75,6 +79,7 @@ impl Learner {
             end: LogIndex(0),
             limit: LogIndex(0),
             empty_polls: 0,
+            seals_missed: 0,
             heard_ms: now_ms,
             moved_ms: now_ms,
             poll_at_ms: now_ms,
@@ -94,6 +99,12 @@ impl Learner {
         sources.sort_by_key(|source| (!is_there(source), bad.contains(&source.node)));
         let there = sources.iter().filter(|source| is_there(source)).count().max(1);
         sources.get(self.sources_tried % there).copied()
+    }
+
+    /// A change for its sake was made without it. What it said of itself before does not count any more.
+    pub(super) fn missed_seal(&mut self) {
+        self.seals_missed += 1;
+        self.progress = Progress::Unknown;
     }
 
     /// Takes what it says about itself, in the active epoch.
@@ -205,7 +216,7 @@ impl ChunkController {
     }
 }
 
-/// Nodes that the chain lacks, if there is anybody to copy from.
+/// How many nodes the chain lacks, if there is anybody to copy from.
 fn wanted(view: &View<'_>, active: &ActiveChain, state: &RangeState) -> usize {
     let is_fit = |broker: &BrokerRecord| {
         !state.suspicions.has_failed(broker) && !state.suspicions.is_left_out(broker.node, view.now_ms)
@@ -214,13 +225,18 @@ fn wanted(view: &View<'_>, active: &ActiveChain, state: &RangeState) -> usize {
     if live.is_empty() {
         return 0;
     }
-    let fit: BTreeSet<NodeId> = live.into_iter().filter(|broker| is_fit(broker)).map(|broker| broker.node).collect();
+    let mut fit: BTreeSet<NodeId> =
+        live.into_iter().filter(|broker| is_fit(broker)).map(|broker| broker.node).collect();
+    // Below the floor nobody waits for the coordinator to tell that who does not promise is gone.
+    if fit.iter().filter(|node| !state.silent.contains(node)).count() < view.floor() {
+        fit.retain(|node| !state.silent.contains(node));
+    }
     let outside = |node: &&NodeId| !fit.contains(node) && view.brokers.get(node).is_some_and(is_fit);
     let wished = view.wish.iter().flat_map(|wish| wish.iter()).filter(outside).count();
     view.size().saturating_sub(fit.len() + wished)
 }
 
-/// Learners that have become members, are gone or another process, say nothing, or get nowhere.
+/// Learners that have become members, are gone or another process, say nothing, get nowhere, or do not promise.
 fn drop_learners(view: &View<'_>, active: &ActiveChain, state: &mut RangeState) {
     let RangeState { learners, suspicions, phase, .. } = state;
     let sources = active.chain.len().max(1);
@@ -244,7 +260,8 @@ fn drop_learners(view: &View<'_>, active: &ActiveChain, state: &mut RangeState) 
             (learner.sources_tried, learner.moved_ms) = (learner.sources_tried + 1, view.now_ms);
         }
         let is_silent = view.now_ms >= learner.heard_ms + PROGRESS_SILENCE_MS;
-        if is_silent || learner.sources_tried >= 2 * sources && !below {
+        let is_useless = learner.sources_tried >= 2 * sources || learner.seals_missed >= LEARNER_SEALS_MISSED_MAX;
+        if is_silent || is_useless && !below {
             suspicions.leave_out(*node, view.now_ms);
             return false;
         }

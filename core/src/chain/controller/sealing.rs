@@ -143,6 +143,11 @@ impl ChunkController {
         match decided {
             Ok(decision) => {
                 let asked = std::mem::take(&mut seal.asked);
+                for member in asked.iter().filter(|member| !seal.sealed.contains_key(&member.node)) {
+                    if let Some(learner) = state.learners.get_mut(&member.node) {
+                        learner.missed_seal();
+                    }
+                }
                 for node in unwanted.iter().flatten() {
                     if decision.chain.iter().all(|member| member.node != *node) {
                         state.suspicions.leave_out(*node, now_ms);

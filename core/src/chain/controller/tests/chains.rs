@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::chain::peer::ComplaintReason;
+use crate::coordination::BrokerRecord;
+use crate::error_code::ErrorCode;
+use crate::wire::{SealRange, SealReply, SealReport, SealRequest};
 
 /// Three members for each range, on `nodes` nodes, with something in every log.
 fn three(nodes: usize, ranges: u32) -> World {
@@ -32,15 +35,22 @@ fn complain(world: &mut World, by: u32, about: u32, reason: ComplaintReason) {
 
 /// A node that is registered and deaf.
 fn settle_without(world: &mut World, deaf: u32, ms: u64) {
+    settle_with(world, ms, |to, _| (to.node == NodeId(deaf)).then_some(Answer::Lost));
+}
+
+/// Some messages are answered by the test.
+fn settle_with(world: &mut World, ms: u64, answered: impl Fn(&Destination, &Message) -> Option<Answer>) {
     let until = world.now_ms + ms;
     while world.now_ms <= until {
+        let mut steps = 0;
         while !world.events.is_empty() {
+            steps += 1;
+            assert!(steps < 1_000, "it goes round and round");
             let event = world.events.remove(0);
             if let Event::Deliver { controller, to, message } = &event
-                && to.node == NodeId(deaf)
+                && let Some(answer) = answered(to, message)
             {
-                let lost = Input::Answered { to: *to, message: message.clone(), answer: Answer::Lost };
-                world.input(*controller, lost);
+                world.input(*controller, Input::Answered { to: *to, message: message.clone(), answer });
                 continue;
             }
             world.run(event, false);
@@ -81,6 +91,49 @@ fn a_learner_with_a_gap_is_not_taken_in() {
     assert!(world.is_full(), "the rest is copied while sealed");
 }
 
+/// It says that it is ready, and never promises: each claim for its sake costs the range an epoch. Claims followed each other
+/// within a millisecond, for as long as the learner was not asked how far it is, which it never was.
+#[test]
+fn a_learner_that_does_not_promise_costs_two_epochs_and_is_left_out() {
+    let refuses = |to: &Destination, asked: &SealRequest, broker: &BrokerRecord| {
+        let report = |asked: &SealRange| SealReport {
+            range: asked.range,
+            error: Some(ErrorCode::RangeFailed),
+            promised: asked.epoch,
+            marker: Epoch(0),
+            end: LogPoint::START,
+            last_epoch: Epoch(0),
+            known_committed: LogIndex(0),
+            damaged: false,
+        };
+        assert_eq!(to.node, broker.node);
+        Answer::Seal(SealReply {
+            incarnation: broker.incarnation,
+            store: broker.store,
+            ranges: asked.ranges.iter().map(report).collect(),
+        })
+    };
+    for is_deaf in [true, false] {
+        let mut world = three(4, 1);
+        let spare = (1..=4).find(|node| !nodes(&world, 0).contains(node)).expect("one is not in the chain");
+        let broker = world.node(spare).broker.clone();
+        let gone = nodes(&world, 0)[2];
+        world.stop(gone);
+        let before = active(&world, 0).epoch.0;
+        settle_with(&mut world, limits::EJECT_MS_MIN / 2, |to, message| match message {
+            Message::Seal(_) if is_deaf && to.node == broker.node => Some(Answer::Lost),
+            Message::Seal(asked) if to.node == broker.node => Some(refuses(to, asked, &broker)),
+            _ => None,
+        });
+        let claims = u64::from(limits::LEARNER_SEALS_MISSED_MAX);
+        assert_eq!(active(&world, 0).epoch.0, before + 1 + claims, "without the member, and twice for the learner");
+        assert_eq!(nodes(&world, 0).len(), 2);
+        assert!(world.is_whole(), "{}", world.unwell());
+        world.settle(2 * limits::EJECT_MS_MIN);
+        assert!(nodes(&world, 0).contains(&spare), "it is asked again when it was out for a while");
+    }
+}
+
 #[test]
 fn an_empty_range_gets_its_member_back_too() {
     let mut world = World::new(3, 1, &[1; 4]);
@@ -114,6 +167,31 @@ fn below_the_floor_the_last_survivor_is_held_until_somebody_answers() {
     assert!(active(&world, 0).epoch > epoch, "a held epoch is not used for somebody else");
     write_everywhere(&mut world);
     assert!(world.committed.values().all(|log| log.len() == 2));
+}
+
+/// Both dead ones are still registered: the coordinator takes seconds to notice. The spare is not kept waiting for that.
+#[test]
+fn below_the_floor_a_spare_learns_before_the_coordinator_knows_who_is_dead() {
+    let mut world = three(4, 1);
+    let chain = nodes(&world, 0);
+    let dead = [chain[0], chain[1]];
+    world.input(
+        0,
+        Input::Complaints(vec![Complaint {
+            range: RangeKey { ring: RING, range: RangeId(0) },
+            epoch: active(&world, 0).epoch,
+            by: NodeId(chain[2]),
+            about: NodeId(chain[1]),
+            reason: ComplaintReason::LinkLost,
+        }]),
+    );
+    settle_with(&mut world, 1_000, |to, _| dead.contains(&to.node.0).then_some(Answer::Lost));
+    let spare = (1..=4).find(|node| !chain.contains(node)).expect("one is not in the chain");
+    assert_eq!(nodes(&world, 0), [chain[2], spare]);
+    write_everywhere(&mut world);
+    assert!(world.committed.values().all(|log| log.len() == 2));
+    world.settle(2 * limits::EJECT_MS_MIN);
+    assert!(world.is_full(), "and whoever answers again comes back: {}", world.unwell());
 }
 
 #[test]
