@@ -10,6 +10,7 @@ use minikafka_core::chain::ChainMember;
 use minikafka_core::chain::peer::{CopyOutcome, PeerBody, PeerMessage};
 use minikafka_core::chain::planted::is_restart_forgotten;
 use minikafka_core::{Epoch, ErrorCode, RangeKey, limits};
+use minikafka_net::BufferPool;
 use minikafka_storage::disk::Disk;
 use minikafka_storage::segment_pool::PoolCounts;
 use minikafka_storage::wait::{ByteBudget, Notify, join_all};
@@ -74,6 +75,8 @@ pub struct Shard<D: Disk> {
     pub(crate) produce_budget: ByteBudget,
     /// Memory of entries from other members, from receiving until they are appended.
     pub(crate) peer_budget: ByteBudget,
+    /// Where small ones of them arrive.
+    pub(crate) peer_buffers: Rc<BufferPool>,
     pub(crate) readers: Readers,
     /// How much may be produced per second.
     pub quotas: Quotas,
@@ -100,6 +103,7 @@ impl<D: Disk> Shard<D> {
             fetch_budget: ByteBudget::new(budget_bytes.max(u64::from(limits::FETCH_BYTES_MAX))),
             produce_budget: ByteBudget::new(budget_bytes.max(u64::from(limits::BATCH_BODY_BYTES_MAX))),
             peer_budget: ByteBudget::new(limits::PEER_BUDGET_BYTES),
+            peer_buffers: Rc::default(),
             readers: Readers::default(),
             quotas: Quotas::default(),
             metrics: ShardMetrics::default(),

@@ -1,4 +1,4 @@
-//! Receive buffers of a shard, handed to a connection only while it has input.
+//! Buffers of a shard in which something arrives, handed out only while it does.
 //!
 //! Last in, first out, by power-of-two size, so the buffer in use is the one still in the cache, and a thousand idle
 //! connections hold none at all. What is kept is bounded; the rest goes back to the allocator.
@@ -8,13 +8,13 @@ use std::cell::{Cell, RefCell};
 use minikafka_core::limits;
 
 const SIZE_MIN: usize = limits::RECEIVE_BUFFER_BYTES_MIN as usize;
-const SIZE_MAX: usize = limits::RECEIVE_BUFFER_BYTES_MAX as usize;
+const SIZE_MAX: usize = limits::READ_BYTES_MAX as usize;
 const CLASSES: usize = (SIZE_MAX / SIZE_MIN).ilog2() as usize + 1;
 const _: () = assert!(SIZE_MIN.is_power_of_two() && SIZE_MAX.is_power_of_two() && SIZE_MIN < SIZE_MAX);
 
-/// Spare receive buffers.
+/// Spare buffers, `limits::SPARE_BUFFERS_BYTES_MAX` at most.
 #[derive(Debug, Default)]
-pub(crate) struct BufferPool {
+pub struct BufferPool {
     spare: [RefCell<Vec<Box<[u8]>>>; CLASSES],
     spare_bytes: Cell<usize>,
 }
@@ -25,7 +25,7 @@ fn class_of(size: usize) -> Option<usize> {
 
 impl BufferPool {
     /// A buffer of at least `bytes`, a power of two. Its contents are whatever they were.
-    pub(crate) fn take(&self, bytes: usize) -> Box<[u8]> {
+    pub fn take(&self, bytes: usize) -> Box<[u8]> {
         let size = bytes.next_power_of_two().max(SIZE_MIN);
         let spare = class_of(size).and_then(|class| self.spare[class].borrow_mut().pop());
         if spare.is_some() {
@@ -35,7 +35,7 @@ impl BufferPool {
     }
 
     /// Gives a buffer back.
-    pub(crate) fn put(&self, buffer: Box<[u8]>) {
+    pub fn put(&self, buffer: Box<[u8]>) {
         let (size, kept) = (buffer.len(), self.spare_bytes.get());
         if let Some(class) = class_of(size)
             && kept + size <= limits::SPARE_BUFFERS_BYTES_MAX as usize

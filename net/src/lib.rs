@@ -82,6 +82,7 @@ mod transport;
 mod turn;
 mod window;
 
+pub use buffer_pool::BufferPool;
 pub use deadline::{DeadlineKind, Deadlines};
 pub use handshake::{ClusterSecret, Handshake, Refused, ServerIdentity, Session, Verdict};
 pub use link::{Link, LinkConfig, LinkEnd, LinkRoom, LinkTarget};

@@ -115,24 +115,30 @@ impl<'a> Bulk<'a> {
     /// When `destination` is not exactly as long.
     pub async fn receive_into(mut self, destination: &mut [u8]) -> Result<u32, Hangup> {
         assert_eq!(destination.len(), self.length, "the destination is as long as the bulk");
-        self.receive_part(destination).await
+        let mut crc = 0;
+        self.receive(destination, |piece| crc = checksum::crc32c_append(crc, piece)).await?;
+        Ok(crc)
     }
 
-    /// Receives the next bytes into `destination`, as [`Bulk::receive_into`] does all of them.
+    /// Receives the next bytes into `destination`, as [`Bulk::receive_into`] does all of them, and looks at none of them.
     ///
     /// # Errors
     /// [`Hangup`] when the connection ends before they are here; `destination` then holds a part.
     ///
     /// # Panics
     /// When there are not so many left.
-    pub async fn receive_part(&mut self, destination: &mut [u8]) -> Result<u32, Hangup> {
+    pub async fn receive_part(&mut self, destination: &mut [u8]) -> Result<(), Hangup> {
+        self.receive(destination, |_| {}).await
+    }
+
+    async fn receive(&mut self, destination: &mut [u8], mut arrived: impl FnMut(&[u8])) -> Result<(), Hangup> {
         self.length = self.length.checked_sub(destination.len()).expect("no more is asked for than there is");
         let (buffered, rest) = self.buffered.split_at(self.buffered.len().min(destination.len()));
         self.buffered = rest;
         let (here, arriving) = destination.split_at_mut(buffered.len());
         here.copy_from_slice(buffered);
-        let crc = checksum::crc32c(here);
-        if arriving.is_empty() { Ok(crc) } else { self.connection.receive_bulk(arriving, crc).await }
+        arrived(here);
+        if arriving.is_empty() { Ok(()) } else { self.connection.receive_bulk(arriving, arrived).await }
     }
 }
 
