@@ -27,7 +27,7 @@ use crate::{controller, http, server::CounterValues};
 #[derive(Debug, Error)]
 pub enum GatewayError {
     /// The native port, or the HTTP port, cannot be had.
-    #[error("cannot listen on {address} ({port}): {source}")]
+    #[error("cannot listen for {port} clients on {address}: {source}")]
     Listen {
         /// Which one: `native` or `http`.
         port: &'static str,

@@ -33,6 +33,8 @@ use state::State;
 
 /// Where every gateway listens.
 pub const GATEWAY_PORT: u16 = 9000;
+/// Where every gateway answers operators.
+pub const HTTP_PORT: u16 = 9001;
 /// Where the first shard of every broker listens.
 pub const PORT_BASE: u16 = 19_100;
 /// The cluster's root in ZooKeeper.
@@ -207,6 +209,12 @@ impl Cluster {
         (1..=self.state.gateways).map(address).collect()
     }
 
+    /// `host:port` at which every gateway answers operators.
+    pub fn http(&self) -> Vec<String> {
+        let address = |number| format!("{}:{HTTP_PORT}", self.state.network.address(Member::Gateway(number)));
+        (1..=self.state.gateways).map(address).collect()
+    }
+
     /// The brokers' numbers.
     pub fn brokers(&self) -> Vec<u8> {
         self.state.nodes.keys().copied().collect()
@@ -340,7 +348,7 @@ impl Cluster {
     pub fn wipe(&mut self, number: u8) -> Result<()> {
         let member = Member::Broker(number);
         ensure!(self.health(member) != Health::Running, "{member} runs: kill or stop it before its disk is wiped");
-        let data = self.member_directory(member).join("data");
+        let data = self.data_directory(number);
         fs::remove_dir_all(&data).with_context(|| data.display().to_string())
     }
 
@@ -460,6 +468,7 @@ impl Cluster {
         let address = self.state.network.address(member);
         let mut arguments = strings(&["gateway", "--json", "--listen"]);
         arguments.push(format!("{address}:{GATEWAY_PORT}"));
+        arguments.extend(["--http".to_owned(), format!("{address}:{HTTP_PORT}")]);
         arguments.extend(self.membership());
         arguments
     }
@@ -468,7 +477,7 @@ impl Cluster {
         let node = self.state.nodes.get(&number).with_context(|| format!("there is no broker {number}"))?.to_string();
         let address = self.state.network.address(Member::Broker(number)).to_string();
         let (port, cores) = (PORT_BASE.to_string(), self.state.cores.to_string());
-        let data = self.member_directory(Member::Broker(number)).join("data").display().to_string();
+        let data = self.data_directory(number).display().to_string();
         let mut arguments = strings(&["broker", "--json", "--node-id", &node, "--host", &address]);
         arguments.extend(strings(&["--advertise", &address, "--port-base", &port, "--cores", &cores]));
         arguments.extend(strings(&["--data-dir", &data]));
@@ -486,6 +495,11 @@ impl Cluster {
 
     fn secret_file(&self) -> PathBuf {
         self.directory.join("secret")
+    }
+
+    /// Where a broker keeps its data.
+    pub fn data_directory(&self, number: u8) -> PathBuf {
+        self.member_directory(Member::Broker(number)).join("data")
     }
 
     fn member_directory(&self, member: Member) -> PathBuf {

@@ -5,6 +5,7 @@
 
 pub mod chaos;
 pub mod cluster;
+pub mod failover;
 pub mod fuzzing;
 pub mod in_process;
 pub mod load;

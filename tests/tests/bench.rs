@@ -49,13 +49,13 @@ fn what_is_produced_is_what_is_consumed() {
     let (gateway, data) = (node.gateway().to_owned(), directory.path().join("data"));
     let limits = format!("--dir {}", data.display());
 
-    let closed = bench(&format!("produce --topic t --duration 1s --warm-up 100ms {limits}"), &gateway);
+    let closed = bench(&format!("produce --topic t --duration 3s --warm-up 100ms {limits}"), &gateway);
     let single = "--batch-records 1 --record-bytes 100 --keys zipf --rate 2000 --connections 3";
     let open = bench(&format!("produce --topic t --duration 1s --warm-up 0s {single} {limits}"), &gateway);
     let count = number(&open, "/measured/latency/count");
     assert_eq!(count, 2_000.0, "an open loop sends what it was told, whatever comes back and however late");
     let client = "--driver client --record-bytes 500 --in-flight 200 --bytes-max 1M";
-    let client = bench(&format!("produce --topic t --duration 1s --warm-up 0s {client} {limits}"), &gateway);
+    let client = bench(&format!("produce --topic t --duration 3s --warm-up 0s {client} {limits}"), &gateway);
     [&closed, &open, &client].into_iter().for_each(check);
 
     let produced: f64 = [&closed, &open, &client].into_iter().map(all_records).sum();

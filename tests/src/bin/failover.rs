@@ -1,38 +1,34 @@
 //! Measures failover: cuts the head of chains under load again and again, and times each stage up to the next acknowledged
 //! record (`docs/FAILOVER.md`).
 //!
-//! Three brokers, a gateway and an embedded coordinator in this process, over loopback. The coordinator is never told: what
-//! is measured is how the chains, the controller and the clients find out by themselves, as long before a session expires.
+//! Three brokers with gateway and coordinator, as threads of this process or as processes of their own. The coordinator is
+//! never told: what is measured is how the chains, the controller and the clients find out by themselves, as long before a
+//! session expires.
 
 use std::io::Read;
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use minikafka_client::core::coordination::{RingChunk, path};
-use minikafka_client::core::{Partition, RangeId, RingId};
-use minikafka_client::{Client, Producer, ProducerOptions, ProducerRecord, TopicOptions};
+use minikafka_client::core::coordination::{RangeRecord, RingChunk, path};
+use minikafka_client::core::{Partition, RangeId};
+use minikafka_client::{Client, ProducerOptions, ProducerRecord, TopicOptions};
 use minikafka_coordinator::CoordinatorClient;
-use minikafka_tests::in_process::{Cluster, ClusterSetup, LOOK};
-use tokio::sync::Notify;
+use minikafka_tests::failover::{Ground, Harm, Probes, REPLICATION, TOPIC};
+use minikafka_tests::in_process::LOOK;
+use minikafka_tests::process;
 use tokio::time::{sleep, timeout};
 
-const TOPIC: &str = "failover";
-const REPLICATION: u16 = 3;
-/// Partitions to which one record after the other is sent, each as soon as the one before is acknowledged.
+/// Partitions to which one record after the other is sent.
 const PROBES: u32 = 16;
-/// Between two records of a probe.
-const PROBE_PAUSE: Duration = Duration::from_millis(1);
 /// Between two records of the load.
 const LOAD_PAUSE: Duration = Duration::from_millis(1);
 const VALUE: &[u8] = &[7; 100];
 /// All is well for so long before the next cut.
 const SETTLE: Duration = Duration::from_millis(500);
-/// A head that falls silent stays so for longer than anybody waits for it.
-const SILENCE: Duration = Duration::from_secs(8);
 /// What has not happened by then does not happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -42,8 +38,9 @@ struct Arguments {
     partitions: u32,
     ranges: u32,
     directory: PathBuf,
-    /// The head falls silent with its connections open, instead of being cut.
-    silent: bool,
+    harm: Harm,
+    /// Real processes and ZooKeeper, instead of threads.
+    processes: bool,
 }
 
 /// Stages of one failover, since the cut was ordered.
@@ -63,26 +60,29 @@ struct Failover {
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse()?;
-    let setup = ClusterSetup { ranges: arguments.ranges, ..ClusterSetup::default() };
-    let mut cluster = Cluster::start(&arguments.directory, setup).await;
-    let client = cluster.client().await;
+    let mut ground = match arguments.processes {
+        true => Ground::processes(&arguments.directory).await?,
+        false => Ground::threads(&arguments.directory, arguments.ranges).await,
+    };
+    let client = ground.client().await?;
     let partitions = arguments.partitions;
     client.create_topic(TOPIC, TopicOptions { partitions, ..TopicOptions::default() }).await?;
     let stop = Arc::new(AtomicBool::new(false));
-    let load = tokio::spawn(load(cluster.client().await, partitions, stop.clone()));
+    let load = tokio::spawn(load(ground.client().await?, partitions, stop.clone()));
     let probes = Probes::start(&client, partitions.min(PROBES), &stop).await?;
-    let session = cluster.session();
+    let session = ground.session()?;
     let mut failovers = Vec::new();
     let mut all_probes = Vec::new();
     for kill in 0..arguments.kills {
         let (failover, outages) =
-            timeout(PATIENCE, one(&mut cluster, &client, &session, &probes, arguments.silent)).await??;
+            timeout(PATIENCE, one(&mut ground, &client, &session, &probes, arguments.harm)).await??;
         println!("{kill}: {failover:?}, {} chains", outages.len());
         failovers.push(failover);
         all_probes.extend(outages);
     }
-    let how = if arguments.silent { "fell silent" } else { "were cut" };
-    println!("partitions {partitions}, ranges {}, {} heads {how}; ms", arguments.ranges, arguments.kills);
+    let how = if arguments.harm == Harm::Silence { "fell silent" } else { "died" };
+    let what = if arguments.processes { "processes" } else { "threads" };
+    println!("{what}, partitions {partitions}, {} heads {how}; ms", arguments.kills);
     print("sockets closed", failovers.iter().map(|failover| failover.closed));
     print("change claimed", failovers.iter().map(|failover| failover.claimed));
     print("chains committed", failovers.iter().map(|failover| failover.committed));
@@ -91,17 +91,17 @@ async fn main() -> Result<()> {
     print("each chain acknowledges", all_probes.into_iter());
     stop.store(true, Ordering::Relaxed);
     load.await??;
-    cluster.end().await;
-    Ok(())
+    drop((probes, session));
+    ground.end().await
 }
 
 /// Cuts the head of the first probe's chain, times what follows, and puts everything back.
 async fn one(
-    cluster: &mut Cluster,
+    ground: &mut Ground,
     client: &Client,
     session: &CoordinatorClient,
     probes: &Probes,
-    silent: bool,
+    harm: Harm,
 ) -> Result<(Failover, Vec<Duration>)> {
     await_whole(session, probes).await?;
     sleep(SETTLE).await;
@@ -109,7 +109,7 @@ async fn one(
     let node = head(&before, probes.ranges[0]).context("the chain has a head")?;
     let concerned: Vec<usize> =
         (0..probes.ranges.len()).filter(|probe| head(&before, probes.ranges[*probe]) == Some(node)).collect();
-    let address = cluster.brokers[&node].shard_addresses()[0].clone();
+    let address = ground.shard_address(node);
     let mut socket = TcpStream::connect(address)?;
     let closed = tokio::task::spawn_blocking(move || {
         // Whatever ends it: that is what is waited for.
@@ -118,10 +118,8 @@ async fn one(
     });
     let mut events = session.watch(path::RINGS);
     let start = Instant::now();
-    let (cut, closed) = match silent {
-        true => (cluster.silence(node, SILENCE), start),
-        false => (cluster.cut(node), closed.await?),
-    };
+    let over = ground.harm(node, harm);
+    let closed = if harm == Harm::Death { closed.await? } else { start };
     let (mut claimed, mut committed) = (None, None);
     while committed.is_none() {
         let now = read_chunks(session).await?;
@@ -144,8 +142,8 @@ async fn one(
         outages.push(probes.acknowledged_after(probe, claimed).await - start);
     }
     outages.sort_unstable();
-    cut.await?;
-    cluster.restart(node).await;
+    over.await??;
+    ground.restart(node).await?;
     // The next one begins with everybody's way to the new process known.
     client.refresh_map().await?;
     let failover = Failover {
@@ -168,7 +166,7 @@ async fn read_chunks(session: &CoordinatorClient) -> Result<Vec<RingChunk>> {
     Ok(chunks)
 }
 
-fn record(chunks: &[RingChunk], range: RangeId) -> Option<&minikafka_client::core::coordination::RangeRecord> {
+fn record(chunks: &[RingChunk], range: RangeId) -> Option<&RangeRecord> {
     chunks.iter().find_map(|chunk| chunk.ranges.get(range.0.checked_sub(chunk.first.0)? as usize))
 }
 
@@ -181,7 +179,7 @@ async fn await_whole(session: &CoordinatorClient, probes: &Probes) -> Result<()>
     loop {
         let chunks = read_chunks(session).await?;
         let mut records = chunks.iter().flat_map(|chunk| &chunk.ranges);
-        let is_whole = |record: &minikafka_client::core::coordination::RangeRecord| {
+        let is_whole = |record: &RangeRecord| {
             let members = record.active.as_ref().map_or(0, |active| active.chain.len());
             record.pending.is_none() && members == usize::from(REPLICATION)
         };
@@ -194,62 +192,6 @@ async fn await_whole(session: &CoordinatorClient, probes: &Probes) -> Result<()>
         }
         sleep(LOOK).await;
     }
-}
-
-/// One record after the other to each of some partitions.
-struct Probes {
-    ranges: Vec<RangeId>,
-    /// When the last record was acknowledged.
-    last: Arc<Vec<Mutex<Vec<Instant>>>>,
-    changed: Arc<Notify>,
-}
-
-impl Probes {
-    async fn start(client: &Client, count: u32, stop: &Arc<AtomicBool>) -> Result<Self> {
-        let producer = Arc::new(client.producer(TOPIC, ProducerOptions::default()).await?);
-        let (map, topic) = (client.refresh_map().await?, client.topic(TOPIC).await?);
-        let range = |partition| map.range_of(&topic, Partition(partition)).map(|key| key.range);
-        let ranges: Vec<RangeId> = (0..count).filter_map(range).collect();
-        assert_eq!(topic.ring, RingId(REPLICATION), "the topic is in the ring of three");
-        let last: Arc<Vec<Mutex<Vec<Instant>>>> = Arc::new((0..count).map(|_| Mutex::default()).collect());
-        let changed = Arc::new(Notify::new());
-        for partition in 0..count {
-            let (producer, stop) = (producer.clone(), stop.clone());
-            let (last, changed) = (last.clone(), changed.clone());
-            tokio::spawn(async move {
-                while !stop.load(Ordering::Relaxed) {
-                    if acknowledged(&producer, partition).await.is_ok() {
-                        let mut times = last[partition as usize].lock().unwrap_or_else(PoisonError::into_inner);
-                        times.push(Instant::now());
-                        changed.notify_waiters();
-                    }
-                    sleep(PROBE_PAUSE).await;
-                }
-            });
-        }
-        Ok(Self { ranges, last, changed })
-    }
-
-    /// When the first record behind this time was acknowledged.
-    async fn acknowledged_after(&self, probe: usize, after: Instant) -> Instant {
-        loop {
-            let changed = self.changed.notified();
-            {
-                let mut times = self.last[probe].lock().unwrap_or_else(PoisonError::into_inner);
-                let at = times.partition_point(|time| *time <= after);
-                times.drain(..at);
-                if let Some(first) = times.first() {
-                    return *first;
-                }
-            }
-            // Also looks by itself: a notice between the two is missed otherwise.
-            let _ = timeout(LOOK, changed).await;
-        }
-    }
-}
-
-async fn acknowledged(producer: &Producer, partition: u32) -> minikafka_client::Result<()> {
-    producer.send(ProducerRecord::value(VALUE).to(Partition(partition))).await?.await.map(drop)
 }
 
 /// Records for all partitions in turn, whose acknowledgements nobody waits for.
@@ -277,8 +219,8 @@ fn print(what: &str, times: impl Iterator<Item = Duration>) {
 
 impl Arguments {
     fn parse() -> Result<Self> {
-        let directory = std::env::current_exe()?.parent().context("a program lies somewhere")?.to_path_buf();
-        let mut this = Self { kills: 20, partitions: 10, ranges: 256, directory, silent: false };
+        let directory = process::build_directory()?;
+        let mut this = Self { kills: 20, partitions: 10, ranges: 256, directory, harm: Harm::Death, processes: false };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
             let value = arguments.next().with_context(|| format!("{name} needs a value"))?;
@@ -286,9 +228,12 @@ impl Arguments {
                 "--kills" => this.kills = value.parse()?,
                 "--partitions" => this.partitions = value.parse()?,
                 "--ranges" => this.ranges = value.parse()?,
-                "--silent" => this.silent = value.parse()?,
+                "--silent" => this.harm = if value.parse()? { Harm::Silence } else { Harm::Death },
+                "--processes" => this.processes = value.parse()?,
                 "--directory" => this.directory = value.into(),
-                _ => bail!("{name} is not known; there are --kills, --partitions, --ranges, --silent, --directory"),
+                _ => bail!(
+                    "{name} is not known; there are --kills, --partitions, --ranges, --silent, --processes, --directory"
+                ),
             }
         }
         Ok(this)

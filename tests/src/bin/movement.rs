@@ -1,0 +1,209 @@
+//! Measures what it takes to fill an empty replica and to bring data to a new node, and what clients notice of it
+//! (`docs/BENCHMARKS.md`).
+//!
+//! Real processes and ZooKeeper on one machine, chains of three: a member loses its disk and comes back; then a fourth node
+//! joins and gets its share. Probes send one record after the other meanwhile.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use minikafka_client::{Client, TopicOptions};
+use minikafka_tests::cluster::{Cluster, ClusterSetup, Member};
+use minikafka_tests::failover::{Probes, REPLICATION, TOPIC};
+use minikafka_tests::in_process::LOOK;
+use minikafka_tests::process;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+const PROBES: u32 = 16;
+/// The member that loses its disk.
+const EMPTIED: u8 = 3;
+/// How long probes are watched while nothing happens.
+const QUIET: Duration = Duration::from_secs(5);
+/// What has not happened by then does not happen.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+struct Arguments {
+    bytes: u64,
+    partitions: u32,
+    at_once: u32,
+    directory: PathBuf,
+}
+
+struct Bench {
+    cluster: Cluster,
+    runtime: Runtime,
+    client: Client,
+    probes: Probes,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse()?;
+    let directory = tempfile::tempdir_in(&arguments.directory)?;
+    let setup = ClusterSetup { broker_options: Vec::new(), ..ClusterSetup::new(directory.path())? };
+    let cluster = Cluster::up(&setup)?;
+    fill(&cluster, &arguments)?;
+    let runtime = Runtime::new()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (client, probes) = runtime.block_on(async {
+        let client = Client::builder(cluster.gateways()).connect().await?;
+        let options = TopicOptions { partitions: PROBES, replication: REPLICATION, ..TopicOptions::default() };
+        client.create_topic(TOPIC, options).await?;
+        let probes = Probes::start(&client, PROBES, &stop).await?;
+        Ok::<_, anyhow::Error>((client, probes))
+    })?;
+    let mut bench = Bench { cluster, runtime, client, probes };
+    bench.await_chains(&[])?;
+    bench.tell_probes("nothing happens", || std::thread::sleep(QUIET));
+    bench.refill()?;
+    bench.grow(&arguments)?;
+    stop.store(true, Ordering::Relaxed);
+    let Bench { cluster, runtime, client, probes } = bench;
+    drop((probes, client));
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    cluster.down()
+}
+
+impl Bench {
+    /// A member loses its disk.
+    fn refill(&mut self) -> Result<()> {
+        self.cluster.kill(Member::Broker(EMPTIED))?;
+        self.cluster.wipe(EMPTIED)?;
+        self.await_without(EMPTIED)?;
+        self.probes.take_gaps();
+        let (began, before) = (Instant::now(), received(&self.cluster, EMPTIED)?);
+        self.cluster.start(Member::Broker(EMPTIED))?;
+        self.await_chains(&[EMPTIED])?;
+        let took = began.elapsed().as_secs_f64();
+        let copied = received(&self.cluster, EMPTIED)? - before;
+        let rate = copied as f64 / 1e6 / took;
+        println!("an empty replica: got {copied} bytes in {took:.1} s from its start to whole chains: {rate:.0} MB/s");
+        self.tell_gaps("while it is filled");
+        Ok(())
+    }
+
+    /// A fourth node gets its share.
+    fn grow(&mut self, arguments: &Arguments) -> Result<()> {
+        let new = self.cluster.add()?;
+        let at_once = arguments.at_once.to_string();
+        let plan = self.operate(&["plan", "rebalance", "--at-once", &at_once])?;
+        let planned = plan["bytes"].as_u64().context("a plan tells bytes")?;
+        let moves = plan["moves"].as_array().map_or(0, Vec::len);
+        self.probes.take_gaps();
+        let (began, before) = (Instant::now(), received(&self.cluster, new)?);
+        self.operate(&["rebalance", "--wait", "--timeout", "60m", "--at-once", &at_once])?;
+        let took = began.elapsed().as_secs_f64();
+        let moved = received(&self.cluster, new)? - before;
+        let share = arguments.bytes * u64::from(REPLICATION) / (u64::from(REPLICATION) + 1);
+        println!(
+            "a fourth node: {moves} ranges in {took:.1} s; got {moved} bytes, the ranges hold {planned}, a quarter of all copies is {share}"
+        );
+        self.tell_gaps("while ranges move");
+        Ok(())
+    }
+
+    fn operate(&self, line: &[&str]) -> Result<Value> {
+        let mut command = Command::new(self.cluster.binary());
+        let output =
+            command.arg("cluster").args(line).args(["--json", "--http", &self.cluster.http().join(",")]).output()?;
+        ensure!(output.status.success(), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let last = text.lines().next_back().context("it prints something")?;
+        Ok(serde_json::from_str(last)?)
+    }
+
+    fn tell_probes(&self, when: &str, happens: impl FnOnce()) {
+        self.probes.take_gaps();
+        happens();
+        self.tell_gaps(when);
+    }
+
+    fn tell_gaps(&self, when: &str) {
+        let mut gaps = self.probes.take_gaps();
+        gaps.sort_unstable();
+        let at = |part: f64| {
+            let index = ((gaps.len() as f64 * part) as usize).min(gaps.len().saturating_sub(1));
+            gaps.get(index).copied().unwrap_or_default().as_secs_f64() * 1_000.0
+        };
+        let count = gaps.len();
+        let (p50, p99, max) = (at(0.5), at(0.99), at(1.0));
+        println!(
+            "  {when}: {count} records one after the other, ms between: p50 {p50:.1}, p99 {p99:.1}, longest {max:.1}"
+        );
+    }
+
+    /// Waits until all chains have all their members, these among them.
+    fn await_chains(&self, with: &[u8]) -> Result<()> {
+        let is_whole = |chain: &[u32]| {
+            chain.len() == usize::from(REPLICATION) && with.iter().all(|node| chain.contains(&u32::from(*node)))
+        };
+        self.await_every_chain("whole", is_whole)
+    }
+
+    fn await_without(&self, node: u8) -> Result<()> {
+        self.await_every_chain("without the member", |chain| !chain.contains(&u32::from(node)))
+    }
+
+    fn await_every_chain(&self, what: &str, is_so: impl Fn(&[u32]) -> bool) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let map = self.runtime.block_on(self.client.refresh_map())?;
+            let ring = map.rings().find(|ring| ring.ring.0 == REPLICATION).context("the ring of three")?;
+            let nodes =
+                ring.chains.iter().map(|chain| chain.places.iter().map(|place| place.node.0).collect::<Vec<_>>());
+            if nodes.into_iter().all(|nodes| is_so(&nodes)) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "not all chains are {what} in {PATIENCE:?}");
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// Writes so many bytes to a topic of its own.
+fn fill(cluster: &Cluster, arguments: &Arguments) -> Result<()> {
+    let gateways = cluster.gateways().join(",");
+    let (partitions, bytes) = (arguments.partitions.to_string(), arguments.bytes.to_string());
+    let replication = REPLICATION.to_string();
+    let run = |line: &[&str]| -> Result<()> {
+        let output = Command::new(cluster.binary()).args(line).args(["--gateway", &gateways]).output()?;
+        ensure!(output.status.success(), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    };
+    run(&["topic", "create", "filled", "--partitions", &partitions, "--replication", &replication])?;
+    let load = ["bench", "produce", "--topic", "filled", "--record-bytes", "1024", "--batch-bytes", "256K"];
+    run(&[&load[..], &["--duration", "60m", "--warm-up", "0s", "--limits", "off", "--bytes-max", &bytes]].concat())
+}
+
+/// Bytes that a broker got over the network since it joined it.
+fn received(cluster: &Cluster, broker: u8) -> Result<u64> {
+    let output = cluster.network().command(Member::Broker(broker), Path::new("cat")).arg("/proc/net/dev").output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    // Name, colon, received bytes; behind two lines of titles.
+    let lines = text.lines().filter_map(|line| line.trim().split_once(':')).filter(|(name, _)| *name != "lo");
+    let bytes = lines.filter_map(|(_, counts)| counts.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(bytes.sum())
+}
+
+impl Arguments {
+    fn parse() -> Result<Self> {
+        let directory = process::build_directory()?;
+        let mut this = Self { bytes: 4 << 30, partitions: 64, at_once: 16, directory };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().with_context(|| format!("{name} needs a value"))?;
+            match name.as_str() {
+                "--bytes" => this.bytes = value.parse()?,
+                "--partitions" => this.partitions = value.parse()?,
+                "--at-once" => this.at_once = value.parse()?,
+                "--directory" => this.directory = value.into(),
+                _ => bail!("{name} is not known; there are --bytes, --partitions, --at-once, --directory"),
+            }
+        }
+        Ok(this)
+    }
+}
