@@ -73,8 +73,8 @@ pub use error::{AppendError, Damage, DamageKind, DiskError, LogError, ReadError}
 pub use freed_runs::FreedRun;
 pub use promise_file::{Promise, PromiseFile};
 pub use range_log::{
-    Appended, Body, BodyBuffer, Freed, InstallError, LogUsage, Opened, RangeLog, Reader, RecoveryReport,
-    RecoveryVisitor, RetentionPolicy, SegmentCopy,
+    Appended, Body, BodyBuffer, DamagedStretch, EntrySource, Freed, InstallError, LogUsage, Lost, MendError, Opened,
+    RangeLog, Reader, RecoveryReport, RecoveryVisitor, RetentionPolicy, SegmentCopy,
 };
 pub use shard_storage::{ShardStorage, StorageConfig};
 pub use slice::SharedSlice;

@@ -28,6 +28,7 @@ mod cut;
 mod freeing;
 mod install;
 mod locate;
+mod mend;
 mod offer;
 mod read;
 mod read_ahead;
@@ -42,6 +43,7 @@ mod truncate;
 
 pub use freeing::{Freed, LogUsage};
 pub use install::{InstallError, SegmentCopy};
+pub use mend::{DamagedStretch, EntrySource, Lost, MendError};
 pub use read::Reader;
 pub use retain::RetentionPolicy;
 use state::Inner;
@@ -375,6 +377,32 @@ impl<D: Disk> RangeLog<D> {
         last: (Epoch, Timestamp),
     ) -> Result<(), LogError> {
         self.inner.install(copy, snapshot, last).await
+    }
+
+    /// The first stretch with damage that ends above `after`, as far as damage was met.
+    pub fn damaged_stretch(&self, after: LogIndex) -> Option<DamagedStretch> {
+        self.inner.state.borrow().damaged_stretch(after)
+    }
+
+    /// Writes a damaged stretch anew from what is good here and what `source` has, every entry verified by its place in the
+    /// chain of hashes. A sealed one takes its place at once, beside whatever the log does. One without a footer needs a
+    /// log that nobody appends to, as a log with a loss is, and counts after [`RangeLog::recover_again`]. `visitor` folds
+    /// where a footer is lost; its state means nothing afterwards.
+    ///
+    /// # Errors
+    /// Nothing has changed, and it may be tried again, unless the log failed.
+    pub async fn mend(
+        &self,
+        stretch: &DamagedStretch,
+        source: &impl EntrySource,
+        visitor: &mut impl RecoveryVisitor,
+    ) -> Result<(), MendError> {
+        self.inner.mend(stretch, source, visitor).await
+    }
+
+    /// Recovers the log once more, as its files are now; nothing may be appended, read or cut meanwhile.
+    pub async fn recover_again(&self, visitor: &mut impl RecoveryVisitor) -> Result<RecoveryReport, LogError> {
+        self.inner.recover_again(visitor).await
     }
 
     /// Makes the marker durable by an empty flush. `false`: there is no file to hold it, the promise file must.

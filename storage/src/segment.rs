@@ -42,6 +42,15 @@ impl SegmentName {
     }
 }
 
+/// Takes from sorted names those in whose place there is a mended file: of two with one number, the higher generation counts
+/// (`docs/DATA_FILE.md`, section 12).
+pub(crate) fn take_replaced(names: &mut Vec<SegmentName>) -> Vec<SegmentName> {
+    let is_replaced = |pair: &[SegmentName]| pair[0].number == pair[1].number;
+    let replaced: Vec<SegmentName> = names.windows(2).filter(|pair| is_replaced(pair)).map(|pair| pair[0]).collect();
+    names.retain(|name| !replaced.contains(name));
+    replaced
+}
+
 enum FileState<D: Disk> {
     /// Being taken from the pool or allocated.
     Preparing,
@@ -399,6 +408,22 @@ impl<D: Disk> LogSegment<D> {
 
     pub fn number(&self) -> u64 {
         self.file.name.number
+    }
+
+    /// The highest number of a flush in it, or before it.
+    pub fn last_flush_number(&self) -> u64 {
+        match &self.contents {
+            Contents::Sealed(sealed) => sealed.trailer.last_flush_number.0,
+            Contents::Unsealed(unsealed) => unsealed.last_flush_number.0,
+        }
+    }
+
+    /// The highest marker in it.
+    pub fn marker(&self) -> Epoch {
+        match &self.contents {
+            Contents::Sealed(sealed) => sealed.trailer.marker,
+            Contents::Unsealed(unsealed) => unsealed.marker,
+        }
     }
 }
 

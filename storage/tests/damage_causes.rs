@@ -13,11 +13,14 @@ use std::path::PathBuf;
 
 use history::*;
 use minikafka_core::entry::EntryHeader;
-use minikafka_core::{Epoch, Generation, LogIndex, Offset, RangeId, RangeKey};
+use minikafka_core::{Epoch, Generation, LogIndex, LogPoint, Offset, RangeId, RangeKey};
 use minikafka_storage::disk::Durability;
 use minikafka_storage::disk::sim::{SimDisk, SimExecutor, SimRandom};
 use minikafka_storage::flush::{FLUSH_HEADER_BYTES, FlushHeader};
-use minikafka_storage::{AppendError, DamageKind, Opened, RangeLog, ReadError, Reader, StorageConfig};
+use minikafka_storage::{
+    AppendError, DamageKind, EntrySource, Lost, MendError, Opened, RangeLog, ReadError, Reader, SharedSlice,
+    StorageConfig,
+};
 
 const BLOCK: u64 = 4096;
 const PARTITIONS: u32 = 4;
@@ -458,4 +461,99 @@ fn an_unreadable_end_is_never_taken_for_a_torn_one() {
         }
     }
     assert!(bodies > 0, "no last flush has two blocks: the test misses its aim");
+}
+
+/// Another member of the chain, of which some entries may be damaged.
+struct Neighbour<'a> {
+    book: &'a Book,
+    lacks: &'a dyn Fn(LogIndex) -> bool,
+}
+
+impl EntrySource for Neighbour<'_> {
+    async fn entries_behind(&self, after: LogPoint, until: LogIndex) -> Option<Lost> {
+        let entry = |index: u64| self.book.entries.values().find(|written| written.header.index.0 == index);
+        let indexes = (after.index.0 + 1..=until.0).take(3).take_while(|index| !(self.lacks)(LogIndex(*index)));
+        let entries: Vec<SharedSlice> = indexes
+            .filter_map(entry)
+            .map(stored)
+            .map(|bytes| SharedSlice::new(std::rc::Rc::new(bytes.clone()), 0..bytes.len()))
+            .collect();
+        (!entries.is_empty()).then_some(Lost::Entries(entries))
+    }
+}
+
+/// Mends whatever of a log can be; how many stretches could not.
+async fn mend(log: &RangeLog<SimDisk>, neighbour: &Neighbour<'_>, context: &str) -> usize {
+    let (mut after, mut left) = (LogIndex(0), 0);
+    while let Some(stretch) = log.damaged_stretch(after) {
+        if !stretch.is_sealed && log.loss().is_none() {
+            // It takes appends: its user would roll it, and come again.
+            after = stretch.end.index;
+            continue;
+        }
+        match log.mend(&stretch, neighbour, &mut RangeState::default()).await {
+            Ok(()) => {}
+            Err(MendError::Nobody(_) | MendError::NotNow(_)) => left += 1,
+            Err(error) => panic!("{context}: {stretch:?}: {error}"),
+        }
+        after = stretch.end.index;
+    }
+    if log.loss().is_some() {
+        let mut state = RangeState::default();
+        let report = log.recover_again(&mut state).await.expect("recovery");
+        assert_eq!(report.end, log.end(), "{context}");
+        if report.loss.is_none() {
+            assert_eq!(state.end, log.end(), "{context}: the state is known again");
+        }
+    }
+    left
+}
+
+/// Whatever the damage is, another member makes up for it, and nothing is cut.
+#[test]
+fn a_neighbour_makes_up_for_every_damage() {
+    let (mut mended, mut stuck) = (0, 0);
+    for seed in 0..SEEDS {
+        let scene = Scene::written(seed);
+        for (name, cause) in CAUSES {
+            for round in 0..4 {
+                // Another seed than that of the scene, so that new files are no old ones.
+                let executor = SimExecutor::new(!seed);
+                let disk = scene.disk.killed(&executor);
+                let mut random = SimRandom::new(seed * 1000 + round);
+                let touched = cause(&scene, &disk, &mut random);
+                let context = format!("{name}, seed {seed}, round {round}, blocks {touched:?}");
+                let (book, expected) = (scene.book.clone(), scene.state.clone());
+                let was_mended = disk.executor().clone().run(async move {
+                    let shard = storage(&disk, &sim_dir(), config()).await;
+                    let Opened { log, report } = open(&shard, &mut RangeState::default()).await;
+                    let end = report.end;
+                    serve(&log, &book, &context).await;
+                    let had_damage = log.damaged_stretch(LogIndex(0)).is_some();
+                    let neighbour = Neighbour { book: &book, lacks: &|_| false };
+                    let left = mend(&log, &neighbour, &context).await;
+                    if left > 0 || log.loss().is_some() {
+                        return None;
+                    }
+                    assert_eq!(log.end(), end, "{context}: nothing is cut");
+                    let is_rolled = log.damaged_stretch(LogIndex(0)).is_none_or(|stretch| !stretch.is_sealed);
+                    assert!(is_rolled, "{context}: {:?}", log.damaged_stretch(LogIndex(0)));
+                    let served = serve(&log, &book, &context).await;
+                    if log.damaged_stretch(LogIndex(0)).is_none() {
+                        assert_eq!(served.len(), book.entries.len(), "{context}: everything is served again");
+                    }
+                    go_on(&disk, log, false, &expected, &context).await;
+                    Some(had_damage)
+                });
+                match was_mended {
+                    Some(had_damage) => mended += usize::from(had_damage),
+                    None => stuck += 1,
+                }
+                executor.abandon();
+            }
+        }
+    }
+    println!("{mended} damaged logs were mended, {stuck} were not");
+    assert!(mended > 200, "{mended}");
+    assert_eq!(stuck, 0);
 }

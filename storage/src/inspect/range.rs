@@ -15,7 +15,7 @@ use super::{Fault, Finding, Findings, SnapshotCheck, owner, sealed};
 use crate::error::{Damage, DamageKind, LogError};
 use crate::flush::FLUSH_LENGTH_MAX;
 use crate::freed_runs::{self, FreedRuns};
-use crate::segment::SegmentName;
+use crate::segment::{self, SegmentName};
 use crate::{Opened, RangeLog, RecoveryReport, RecoveryVisitor, ShardStorage, StorageConfig};
 
 /// What stands behind the log's end and was never acknowledged: the next start drops it.
@@ -191,6 +191,7 @@ fn segment_names(dir: &Path, only: Option<&str>) -> io::Result<Vec<SegmentName>>
         }
     }
     names.sort();
+    drop(segment::take_replaced(&mut names));
     Ok(names)
 }
 

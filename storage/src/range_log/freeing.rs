@@ -71,7 +71,7 @@ pub(super) struct Candidate<D: Disk> {
 }
 
 /// Says that space is being freed, for as long as it lives; a call that is dropped half-way ends it, too.
-struct Freeing<'a, D: Disk>(&'a Inner<D>);
+pub(super) struct Freeing<'a, D: Disk>(&'a Inner<D>);
 
 impl<D: Disk> Drop for Freeing<'_, D> {
     fn drop(&mut self) {
@@ -106,7 +106,7 @@ impl<D: Disk> Inner<D> {
         Ok(freed)
     }
 
-    fn begin_freeing(&self) -> Result<Option<Freeing<'_, D>>, LogError> {
+    pub(super) fn begin_freeing(&self) -> Result<Option<Freeing<'_, D>>, LogError> {
         let mut state = self.state.borrow_mut();
         if let Some(failure) = &state.failure {
             return Err(failure.clone());

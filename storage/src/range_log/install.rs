@@ -41,8 +41,22 @@ pub struct SegmentCopy<D: Disk> {
     runs: Vec<FreedBytes>,
     flush_bytes_max: usize,
     marker: Epoch,
-    /// The log's last flush when this was begun.
+    /// The last flush before it.
     flushes_before: u64,
+}
+
+/// What a new segment file is begun with.
+pub(super) struct Beginning {
+    pub name: SegmentName,
+    /// The log before it.
+    pub start: LogPoint,
+    /// The log with it.
+    pub end: LogPoint,
+    pub marker: Epoch,
+    /// The last flush before it.
+    pub flushes_before: u64,
+    /// Size class of the file.
+    pub bytes: u64,
 }
 
 /// Why an item was not taken; the copy is to be discarded.
@@ -79,6 +93,12 @@ impl<D: Disk> SegmentCopy<D> {
     /// How far it is.
     pub const fn at(&self) -> LogPoint {
         self.at
+    }
+
+    /// Epoch and time of the last entry added; none: there was none.
+    pub(super) fn last(&self) -> Option<(Epoch, Timestamp)> {
+        let unsealed = self.segment.unsealed().filter(|unsealed| !unsealed.index.is_empty())?;
+        Some((unsealed.last_epoch, unsealed.last_timestamp))
     }
 
     /// The next entry as stored: header, body, padding; the caller has verified its checksums.
@@ -187,15 +207,22 @@ impl<D: Disk> SegmentCopy<D> {
 
 impl<D: Disk> Inner<D> {
     pub async fn begin_segment(&self, start: LogPoint, end: LogPoint) -> Result<SegmentCopy<D>, LogError> {
-        let disk = self.storage.disk.clone();
-        let (name, marker, flushes_before) = {
+        let beginning = {
             let mut state = self.state.borrow_mut();
             state.check_install(start, end)?;
             state.last_segment_number += 1;
-            let name = SegmentName { number: state.last_segment_number, generation: Generation(disk.random_u64()) };
-            (name, state.marker, state.last_flush_number)
+            let generation = Generation(self.storage.disk.random_u64());
+            let name = SegmentName { number: state.last_segment_number, generation };
+            let (marker, flushes_before) = (state.marker, state.last_flush_number);
+            let bytes = self.storage.config.segment_bytes_min;
+            Beginning { name, start, end, marker, flushes_before, bytes }
         };
-        let bytes = self.storage.config.segment_bytes_min;
+        self.begin_file(beginning).await
+    }
+
+    /// A segment file beside the log, under its temporary name.
+    pub(super) async fn begin_file(&self, beginning: Beginning) -> Result<SegmentCopy<D>, LogError> {
+        let Beginning { name, start, end, marker, flushes_before, bytes } = beginning;
         let temporary = temporary_path(&self.dir, name);
         let (file, _) = self.storage.pool.take(&temporary, bytes).await?;
         let file = Rc::new(SegmentFile::open(&self.dir, name, bytes, file));
@@ -205,7 +232,7 @@ impl<D: Disk> Inner<D> {
             ..UnsealedSegment::default()
         }));
         Ok(SegmentCopy {
-            disk,
+            disk: self.storage.disk.clone(),
             temporary,
             segment: LogSegment { file, start, end, contents },
             at: start,
@@ -242,12 +269,32 @@ impl<D: Disk> Inner<D> {
 
     async fn install_stopped(
         &self,
-        mut copy: SegmentCopy<D>,
+        copy: SegmentCopy<D>,
         snapshot: Vec<u8>,
         (last_epoch, last_timestamp): (Epoch, Timestamp),
     ) -> Result<(), LogError> {
-        copy.write_flush().await?;
         let snapshot_bytes = snapshot.len();
+        let segment = self.finish_sealed(copy, snapshot, (last_epoch, last_timestamp)).await?;
+        let trailer = segment.sealed().expect("it was sealed just now").trailer;
+        let mut state = self.state.borrow_mut();
+        state.last_flush_number = trailer.last_flush_number.0;
+        state.durable_flush_number = state.last_flush_number;
+        (state.end, state.durable, state.covered) = (segment.end, segment.end.index, segment.end.index);
+        state.committed = state.committed.max(segment.end.index);
+        (state.last_epoch, state.last_timestamp) = (last_epoch, last_timestamp);
+        state.snapshot_bytes = snapshot_bytes;
+        state.segments.push_back(segment);
+        Ok(())
+    }
+
+    /// Completes a file with footer and sidecar, durably, and gives it its name.
+    pub(super) async fn finish_sealed(
+        &self,
+        mut copy: SegmentCopy<D>,
+        snapshot: Vec<u8>,
+        (last_epoch, last_timestamp): (Epoch, Timestamp),
+    ) -> Result<LogSegment<D>, LogError> {
+        copy.write_flush().await?;
         if let Some(unsealed) = copy.segment.unsealed_mut() {
             if unsealed.index.is_empty() {
                 unsealed.first_timestamp = last_timestamp;
@@ -258,27 +305,37 @@ impl<D: Disk> Inner<D> {
         let footer = prepare_footer(&copy.segment);
         self.write_footer(&footer).await?;
         let mut sealed = SealedSegment::new(footer.trailer, &footer.body);
-        let SegmentCopy { disk, temporary, segment, runs, .. } = copy;
+        let SegmentCopy { temporary, segment, runs, .. } = copy;
         let (file, start, end) = (segment.file.clone(), segment.start, segment.end);
         if !runs.is_empty() {
             let runs = FreedRuns::new(runs);
             file.set_punched();
-            freed_runs::write(&disk, &file.path, file.name.generation, &runs).await?;
+            freed_runs::write(&self.storage.disk, &file.path, file.name.generation, &runs).await?;
             let flushes = segment.unsealed().map(|unsealed| unsealed.index.flushes()).unwrap_or_default();
             sealed.set_freed(runs, flushes.iter());
         }
+        self.give_name(&temporary, &file).await?;
+        Ok(LogSegment { file, start, end, contents: Contents::Sealed(Box::new(sealed)) })
+    }
+
+    /// Completes a file that ends without a footer, durably, and gives it its name; `is_last` closes it with an empty flush,
+    /// which knows all others durable.
+    pub(super) async fn finish_unsealed(&self, mut copy: SegmentCopy<D>, is_last: bool) -> Result<(), LogError> {
+        copy.write_flush().await?;
+        if is_last {
+            copy.open_previous = copy.at;
+            copy.open.resize(FLUSH_HEADER_BYTES, 0);
+            copy.write_flush().await?;
+        }
+        self.give_name(&copy.temporary, &copy.segment.file).await
+    }
+
+    async fn give_name(&self, temporary: &Path, file: &SegmentFile<D>) -> Result<(), LogError> {
+        let disk = &self.storage.disk;
         // Readers open it again, under the name that it has then.
         file.close().await?;
-        disk.rename(&temporary, &file.path).await.on("rename", &temporary)?;
+        disk.rename(temporary, &file.path).await.on("rename", temporary)?;
         disk.sync_dir(&self.dir).await.on("sync directory", &self.dir)?;
-        let mut state = self.state.borrow_mut();
-        state.last_flush_number = footer.trailer.last_flush_number.0;
-        state.durable_flush_number = state.last_flush_number;
-        (state.end, state.durable, state.covered) = (end, end.index, end.index);
-        state.committed = state.committed.max(end.index);
-        (state.last_epoch, state.last_timestamp) = (last_epoch, last_timestamp);
-        state.snapshot_bytes = snapshot_bytes;
-        state.segments.push_back(LogSegment { file, start, end, contents: Contents::Sealed(Box::new(sealed)) });
         Ok(())
     }
 }

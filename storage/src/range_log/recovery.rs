@@ -19,7 +19,7 @@ use crate::disk::{BLOCK_BYTES, Disk, DiskFile};
 use crate::error::{Damage, DamageKind, DiskError, DiskResult, LogError, ReadError};
 use crate::footer::{self, Trailer};
 use crate::freed_runs;
-use crate::segment::{Contents, LogSegment, SealedSegment, SegmentFile, SegmentName};
+use crate::segment::{self, Contents, LogSegment, SealedSegment, SegmentFile, SegmentName};
 use crate::shard_storage::ShardStorage;
 
 /// The segments of a directory, oldest first, and the state from which the newest footer begins.
@@ -38,6 +38,17 @@ pub(super) async fn open<D: Disk>(
     range: RangeKey,
     visitor: &mut impl RecoveryVisitor,
 ) -> Result<Opened<D>, LogError> {
+    let (inner, report) = recover(storage, range, visitor).await?;
+    inner.seal_next();
+    Ok(Opened { log: RangeLog { inner }, report })
+}
+
+/// Recovers the log of `range`; nothing is written to it yet.
+pub(super) async fn recover<D: Disk>(
+    storage: Rc<ShardStorage<D>>,
+    range: RangeKey,
+    visitor: &mut impl RecoveryVisitor,
+) -> Result<(Rc<Inner<D>>, RecoveryReport), LogError> {
     let dir = storage.range_dir(range);
     let mut loaded = load(&storage.disk, &dir).await?;
     let is_sound = loaded.damage.is_empty();
@@ -67,10 +78,8 @@ pub(super) async fn open<D: Disk>(
     } else {
         inner.replay(visitor, delivered).await?;
     }
-    inner.seal_next();
-    let log = RangeLog { inner };
-    let report = report(&log, torn_bytes);
-    Ok(Opened { log, report })
+    let report = report(&inner, torn_bytes);
+    Ok((inner, report))
 }
 
 /// Opens a log that stopped cleanly: its segments are filled in, its state is told.
@@ -80,15 +89,13 @@ async fn open_at_checkpoint<D: Disk>(
     dir: PathBuf,
     segments: Vec<LogSegment<D>>,
     snapshot_bytes: usize,
-) -> Result<Opened<D>, LogError> {
+) -> Result<(Rc<Inner<D>>, RecoveryReport), LogError> {
     let (state, unused) = checkpoint::restored_state(segments, snapshot_bytes);
     release(&storage, unused).await?;
     let inner = Rc::new(Inner::new(storage, range, dir, state));
     inner.settle_last_entry();
-    inner.seal_next();
-    let log = RangeLog { inner };
-    let report = RecoveryReport { from_checkpoint: true, ..report(&log, 0) };
-    Ok(Opened { log, report })
+    let report = RecoveryReport { from_checkpoint: true, ..report(&inner, 0) };
+    Ok((inner, report))
 }
 
 /// Gives files that hold nothing back to the pool.
@@ -100,8 +107,8 @@ async fn release<D: Disk>(storage: &ShardStorage<D>, unused: Vec<Rc<SegmentFile<
     Ok(())
 }
 
-fn report<D: Disk>(log: &RangeLog<D>, torn_bytes: u64) -> RecoveryReport {
-    let state = log.inner.state.borrow();
+fn report<D: Disk>(inner: &Inner<D>, torn_bytes: u64) -> RecoveryReport {
+    let state = inner.state.borrow();
     RecoveryReport {
         end: state.end,
         first_index: state.first_index(),
@@ -167,6 +174,7 @@ async fn load<D: Disk>(disk: &D, dir: &Path) -> Result<Loaded<D>, LogError> {
         }
     }
     names.sort();
+    remove_replaced(disk, dir, &mut names).await?;
     freed_runs::remove_orphans(disk, dir, &names, &sidecars).await?;
     let mut loaded = Loaded { segments: Vec::new(), base: None, snapshot: None, damage: Vec::new() };
     for name in names {
@@ -179,6 +187,21 @@ async fn load<D: Disk>(disk: &D, dir: &Path) -> Result<Loaded<D>, LogError> {
         loaded.segments.push(segment);
     }
     Ok(loaded)
+}
+
+/// Removes segments in whose place there is a mended one.
+async fn remove_replaced<D: Disk>(disk: &D, dir: &Path, names: &mut Vec<SegmentName>) -> Result<(), DiskError> {
+    let replaced = segment::take_replaced(names);
+    if replaced.is_empty() {
+        return Ok(());
+    }
+    // After a mere kill the mended ones may not be durable under their names.
+    disk.sync_dir(dir).await.on("sync directory", dir)?;
+    for name in &replaced {
+        let path = dir.join(name.file_name());
+        disk.remove(&path).await.on("remove", &path)?;
+    }
+    disk.sync_dir(dir).await.on("sync directory", dir)
 }
 
 /// A segment, and its snapshot when it has a footer.

@@ -60,7 +60,7 @@ impl Probes {
     }
 
     /// Of all probes: the times between two acknowledgements that follow each other, since they were asked last. What a
-    /// client would see is this, less [`PROBE_PAUSE`].
+    /// client would see is this, less the pause between two records.
     pub fn take_gaps(&self) -> Vec<Duration> {
         let taken = |times: &Mutex<Vec<Instant>>| -> Vec<Duration> {
             let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
