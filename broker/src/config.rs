@@ -40,6 +40,8 @@ pub struct BrokerConfig {
     pub deadlines: Deadlines,
     /// How often retention looks for what may be deleted.
     pub retention_check: Duration,
+    /// What each shard reads in a second to find damage before a reader does; none: nothing.
+    pub scrub_bytes_per_second: Option<u64>,
     /// How long an idle shard looks for more to do before it gives its core up: shorter latencies for processor time.
     pub spin: Duration,
     /// Body bytes that each connection may produce per second; over it, the connection is not read for a while.
@@ -65,6 +67,7 @@ impl BrokerConfig {
             recycled_bytes_max: limits::SEGMENT_POOL_BYTES_DEFAULT,
             deadlines: Deadlines::default(),
             retention_check: Duration::from_millis(limits::RETENTION_CHECK_MS),
+            scrub_bytes_per_second: Some(limits::SCRUB_BYTES_PER_SECOND),
             spin: Duration::ZERO,
             produce_quota_per_connection: None,
         }

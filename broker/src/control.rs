@@ -27,9 +27,9 @@ impl<D: Disk> Shard<D> {
         SealReply { incarnation: self.me().incarnation, store: self.me().store, ranges }
     }
 
-    async fn seal_range(&self, ring: RingId, SealRange { range, epoch }: SealRange) -> SealReport {
+    async fn seal_range(&self, ring: RingId, SealRange { range, epoch, members }: SealRange) -> SealReport {
         let code = match self.open_range(RangeKey { ring, range }).await {
-            Ok(opened) => match opened.seal(epoch).await {
+            Ok(opened) => match opened.seal(epoch, members).await {
                 Some(report) => return report,
                 None => ErrorCode::ShuttingDown,
             },

@@ -75,10 +75,15 @@ impl<D: Disk> Shard<D> {
     pub async fn fetch(&self, connection: Option<SocketAddr>, request: &FetchRequest) -> Fetched {
         let wait = Duration::from_millis(request.wait_ms_max.min(limits::FETCH_WAIT_MS_MAX).into());
         let deadline = self.clock().monotonic() + wait;
+        let mut is_mended = false;
         loop {
             let before = self.ends(request);
             let fetched = self.fetch_once(connection, request).await;
             let bytes: u64 = fetched.reply.partitions.iter().map(|p| u64::from(p.entries_bytes)).sum();
+            if !is_mended && self.was_mended(request, &fetched.reply).await {
+                is_mended = true;
+                continue;
+            }
             let has_error = fetched.reply.partitions.iter().any(|partition| partition.error.is_some());
             let remaining = deadline.saturating_duration_since(self.clock().monotonic());
             if has_error || bytes >= u64::from(request.bytes_min) || remaining.is_zero() {
@@ -90,6 +95,25 @@ impl<D: Disk> Shard<D> {
             let changed = self.ends_change(request, &before);
             future::or(changed, self.disk().sleep(remaining)).await;
         }
+    }
+
+    /// Whether damage that was met may be gone by now, because other members of its chain were asked for what is lost.
+    async fn was_mended(&self, request: &FetchRequest, reply: &FetchReply) -> bool {
+        let damaged = request.partitions.iter().zip(&reply.partitions);
+        let damaged = damaged.filter(|(_, read)| read.error == Some(ErrorCode::DataDamaged));
+        let ranges: Vec<Rc<Range<D>>> = damaged.filter_map(|(wanted, _)| self.range(wanted.range)).collect();
+        let tried = async {
+            let mut tried = false;
+            for range in &ranges {
+                tried |= range.mending().await;
+            }
+            tried
+        };
+        let late = async {
+            self.disk().sleep(Duration::from_millis(limits::MEND_READ_WAIT_MS)).await;
+            false
+        };
+        !ranges.is_empty() && future::or(tried, late).await
     }
 
     async fn fetch_once(&self, connection: Option<SocketAddr>, request: &FetchRequest) -> Fetched {

@@ -22,6 +22,7 @@ mod range;
 mod receive;
 mod registration;
 mod retention;
+mod scrub;
 mod service;
 mod shard;
 mod shard_thread;

@@ -41,6 +41,8 @@ pub struct ShardMetrics {
     pub bytes_freed: Counter,
     /// Rounds of retention that failed for a range.
     pub retention_failures: Counter,
+    /// Entry bytes read only to see whether they can be.
+    pub scrubbed_bytes: Counter,
     /// Entry bytes sent to consumers.
     pub fetched_bytes: Counter,
     /// Partitions of fetches answered `data_damaged`.

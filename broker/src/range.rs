@@ -9,9 +9,11 @@ mod change;
 mod copy;
 mod entries;
 mod inbox;
+mod mending;
 mod pending;
 mod recovery;
 mod retention;
+mod scrub;
 mod segments;
 mod stream;
 
@@ -34,6 +36,7 @@ use quanta::Instant;
 use crate::clock::Clock;
 use crate::peers::{Peers, Room};
 use inbox::Inbox;
+use mending::Mending;
 pub use pending::{Changed, Completion};
 use pending::{Pending, PendingRequests};
 use retention::Upkeep;
@@ -103,6 +106,7 @@ pub struct Range<D: Disk> {
     copies_answered: Cell<usize>,
     /// A sealed segment of a source that is not in the log yet.
     copied_segment: RefCell<Option<CopiedSegment<D>>>,
+    mending: Mending,
 }
 
 impl<D: Disk> Range<D> {
@@ -233,6 +237,7 @@ impl<D: Disk> Range<D> {
     /// Time has passed.
     pub fn tick(self: &Rc<Self>) {
         self.log.seal_tail();
+        self.mend_if_due();
         self.drive(Input::Tick);
     }
 
@@ -295,6 +300,7 @@ impl<D: Disk> Range<D> {
             Output::ReadPoint { index } => self.read_point(index),
             Output::InstallSegment => self.install_segment(),
             Output::StartOver => self.start_over(),
+            Output::Mend { members } => self.mend(members),
             Output::StreamFrom { epoch, stream, to, after } => self.stream_from(epoch, stream, to, after),
             Output::StopStream => self.outgoing.stop(),
             Output::Complain(complaint) => self.shared.peers.complain(complaint),

@@ -202,7 +202,17 @@ impl ShardRun {
         let retention_stops = Rc::new(Cell::new(false));
         let retaining = shard.clone().keep_retention(config.retention_check, retention_stops.clone());
         let background = queue(RETENTION_SHARES, Latency::NotImportant, "retention");
-        let retaining = spawn_local_into(retaining, background).map_err(|error| failed(error.to_string()))?;
+        let scrubbing = {
+            let (shard, stops) = (shard.clone(), retention_stops.clone());
+            config.scrub_bytes_per_second.map(|rate| shard.scrub(rate, stops))
+        };
+        let upkeep = async move {
+            match scrubbing {
+                Some(scrubbing) => drop(future::zip(retaining, scrubbing).await),
+                None => retaining.await,
+            }
+        };
+        let retaining = spawn_local_into(upkeep, background).map_err(|error| failed(error.to_string()))?;
         tracing::info!(shard = %id, %address, ?durability, "shard listens");
         Ok(Self { shard, service, peers, server, ticking, retaining, retention_stops })
     }

@@ -198,6 +198,20 @@ pub const PROGRESS_POLL_MS: u64 = 200;
 /// Ticks after which a member complains about a predecessor that it cannot reach, unless a new stream came (R8). About one
 /// whose connection worked and broke it complains at once.
 pub const LINK_LOST_TICKS: u32 = 2 * PEER_RETRY_TICKS;
+/// Ticks after which a damaged member that could not be mended asks the others again.
+pub const MEND_RETRY_TICKS: u32 = 20;
+/// Ticks between two looks at a log in use of which everything that could be mended was.
+pub const MEND_PAUSE_TICKS: u32 = 5;
+/// What is read at once by who looks for damage.
+pub const SCRUB_READ_BYTES: usize = 256 << 10;
+/// What is read for that in a second, by each shard, unless said otherwise: 340 GB a day.
+pub const SCRUB_BYTES_PER_SECOND: u64 = 4 << 20;
+/// Ticks before it is looked again whether what no entries make up for can be mended after all.
+pub const MEND_HOPELESS_TICKS: u32 = 6_000;
+/// How long a fetch that met damage may wait for it to be mended.
+pub const MEND_READ_WAIT_MS: u64 = 2_000;
+/// Longest wait for one answer of another member while a log is mended.
+pub const MEND_ANSWER_WAIT_MS: u64 = 1_000;
 /// Copied entries that a sealed member remembers one by one, so that it goes on serving reads; past it, it stops (R4).
 pub const COPIED_ENTRIES_TRACKED_MAX: usize = 16_384;
 /// Repeated seals of one range that wait for the same report; past it, the oldest is refused.

@@ -15,7 +15,7 @@ use crate::error::{DiskError, DiskResult};
 use crate::flush::Fields;
 use crate::footer::Trailer;
 use crate::index::FlushSpan;
-use crate::segment::SegmentName;
+use crate::segment::{SegmentName, is_passing};
 
 /// First four bytes of a sidecar: "MKr1".
 pub const FREED_MAGIC: u32 = u32::from_le_bytes(*b"MKr1");
@@ -269,7 +269,16 @@ pub(crate) async fn read<D: Disk>(disk: &D, segment: &Path, trailer: &Trailer) -
     let is_possible = size <= SIDECAR_BYTES_MAX && size > 0 && size.is_multiple_of(BLOCK_BYTES as u64);
     let read = if is_possible { Some(file.read_at(0, size as usize).await.on("read", &path)) } else { None };
     file.close().await.on("close", &path)?;
-    let Some(bytes) = read.transpose()? else { return Ok(None) };
+    let bytes = match read {
+        Some(Ok(bytes)) => bytes,
+        // What cannot be read is damaged, as in a segment.
+        Some(Err(error)) if !is_passing(&error.source) => {
+            tracing::error!(%error, "rot");
+            return Ok(None);
+        }
+        Some(Err(error)) => return Err(error),
+        None => return Ok(None),
+    };
     Ok(decode((*bytes).as_ref(), trailer.generation).filter(|runs| runs.fits(trailer)))
 }
 

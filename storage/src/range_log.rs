@@ -244,9 +244,9 @@ impl<D: Disk> RangeLog<D> {
         self.inner.state.borrow().failure.clone()
     }
 
-    /// Rot found so far, by recovery and by reads.
+    /// Rot found so far, by recovery and by reads, but for what was mended or is gone.
     pub fn damage(&self) -> Vec<Damage> {
-        self.inner.state.borrow().damage.clone()
+        self.inner.state.borrow().standing_damage().cloned().collect()
     }
 
     /// Grows with every segment that the log begins or prepares.
@@ -377,6 +377,11 @@ impl<D: Disk> RangeLog<D> {
         last: (Epoch, Timestamp),
     ) -> Result<(), LogError> {
         self.inner.install(copy, snapshot, last).await
+    }
+
+    /// Whether there is any [`RangeLog::damage`].
+    pub fn has_damage(&self) -> bool {
+        self.inner.state.borrow().standing_damage().next().is_some()
     }
 
     /// The first stretch with damage that ends above `after`, as far as damage was met.

@@ -233,7 +233,7 @@ impl<D: Disk> SegmentFile<D> {
 }
 
 /// Whether an error says something about this moment and nothing about the medium.
-fn is_passing(error: &io::Error) -> bool {
+pub(crate) fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory)
 }
 

@@ -15,10 +15,10 @@ use super::{Changed, LogPromise, Pending, Range};
 
 impl<D: Disk> Range<D> {
     /// Promises an epoch; none when the broker stops meanwhile.
-    pub async fn seal(self: &Rc<Self>, epoch: Epoch) -> Option<SealReport> {
+    pub async fn seal(self: &Rc<Self>, epoch: Epoch, members: Vec<ChainMember>) -> Option<SealReport> {
         let (sender, receiver) = futures_channel::oneshot::channel();
         let request = self.pending.borrow_mut().insert(Pending::Seal(sender));
-        self.drive(Input::Seal { request, epoch });
+        self.drive(Input::Seal { request, epoch, members });
         receiver.await.ok()
     }
 
@@ -46,7 +46,13 @@ impl<D: Disk> Range<D> {
             // Without links between members refusing is safe, acting alone would not be.
             return Answer::Refused { code: ErrorCode::Unsupported, epoch };
         }
-        self.ask(|request| Input::Activate { request, epoch, chain, start }).await.answer
+        let members = chain.clone();
+        let answer = self.ask(|request| Input::Activate { request, epoch, chain, start }).await.answer;
+        // A late notice is of a chain that is none any more.
+        if matches!(answer, Answer::Done { .. }) && self.epoch() == epoch {
+            self.mending.set_members(members);
+        }
+        answer
     }
 
     pub(super) fn persist_promise(self: &Rc<Self>, epoch: Epoch) {

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use minikafka_core::chain::ChainMember;
-use minikafka_core::chain::peer::{CopyOutcome, CopyPurpose, PeerBody, SegmentCursor};
+use minikafka_core::chain::peer::{CopyOutcome, CopyPurpose, PeerBody, SegmentCursor, SegmentItem, SegmentPart};
 use minikafka_core::chain::replica::Input;
 use minikafka_core::limits::{COPIES_ANSWERED_MAX, COPY_BYTES_MAX};
 use minikafka_core::{CopyId, Epoch, ErrorCode, LogIndex, LogPoint};
@@ -57,6 +57,12 @@ impl<D: Disk> Range<D> {
         };
         let copied = async {
             let last = limit.min(until);
+            if purpose == CopyPurpose::Mend
+                && let Some(end) = self.freed_behind(after.index).await?
+            {
+                let items = vec![SegmentItem::Freed(end)];
+                return Ok(Outcome::Segment { limit, part: SegmentPart { start: after, end, at: after, items } });
+            }
             if let Some(cursor) = segment
                 && let Some(part) = self.log.offer_segment(after, cursor, last, COPY_BYTES_MAX).await?
             {
@@ -84,6 +90,17 @@ impl<D: Disk> Range<D> {
                 _ => Outcome::Refused { code: ErrorCode::DataDamaged },
             }
         })
+    }
+
+    /// The point up to which everything behind an index was freed here. Who mends its log takes that for dead, and sees
+    /// whether what comes then follows.
+    async fn freed_behind(&self, index: LogIndex) -> Result<Option<LogPoint>, ReadError> {
+        match self.log.read_index(index.next(), 1).await {
+            Err(ReadError::Freed { run }) => Ok(Some(run.borders()[1])),
+            Err(ReadError::Dropped { first, .. }) => self.log.point_at(LogIndex(first.0 - 1)).await,
+            Err(error @ ReadError::Disk(_)) => Err(error),
+            Ok(_) | Err(ReadError::Damaged(_)) => Ok(None),
+        }
     }
 
     /// The log's point at an index. All logs agree before their first entry.

@@ -91,10 +91,12 @@ impl<D: Disk> Range<D> {
         }
         let epoch = message.epoch;
         match message.body {
-            PeerBody::OpenStream { .. }
-            | PeerBody::Entries { .. }
-            | PeerBody::Committed { .. }
-            | PeerBody::CopyReply { .. } => self.queue(message),
+            PeerBody::CopyReply { copy, outcome } => {
+                if let Err(outcome) = self.mending.take_answer(copy, outcome) {
+                    self.queue(Message { body: PeerBody::CopyReply { copy, outcome }, ..message });
+                }
+            }
+            PeerBody::OpenStream { .. } | PeerBody::Entries { .. } | PeerBody::Committed { .. } => self.queue(message),
             PeerBody::StreamOpened { stream, end } => self.drive(Input::StreamOpened { epoch, stream, end }),
             PeerBody::StreamRefused { stream, code } => self.drive(Input::StreamRefused { epoch, stream, code }),
             PeerBody::Acknowledged { stream, index } => {
@@ -109,6 +111,7 @@ impl<D: Disk> Range<D> {
 
     /// The connection to another member is lost.
     pub fn peer_lost(self: &Rc<Self>, member: ChainMember) {
+        self.mending.peer_lost(member);
         self.drive(Input::PeerLost { member });
     }
 

@@ -15,7 +15,7 @@ use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::Notify;
 use minikafka_storage::{Damage, LogError, Promise, RangeLog, RecoveryReport, RecoveryVisitor, ShardStorage};
 
-use super::{Inbox, LogPromise, Outgoing, Range, RangeShared, Upkeep};
+use super::{Inbox, LogPromise, Mending, Outgoing, Range, RangeShared, Upkeep};
 
 /// Folds what recovery delivers.
 #[derive(Default)]
@@ -128,6 +128,7 @@ impl<D: Disk> Range<D> {
             outgoing: Outgoing::default(),
             copies_answered: Cell::new(0),
             copied_segment: RefCell::default(),
+            mending: Mending::default(),
         });
         let weak = Rc::downgrade(&range);
         range.log.on_durable(move || {

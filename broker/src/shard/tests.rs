@@ -80,7 +80,8 @@ impl Life {
     async fn change_epoch_of(&self, RangeKey { ring, range }: RangeKey) {
         let (me, epoch) = (self.shard.me(), self.epoch);
         let (writer, incarnation) = (WriterId(1), me.incarnation);
-        let seal = SealRequest { writer, incarnation, ring, ranges: vec![SealRange { range, epoch }] };
+        let seal =
+            SealRequest { writer, incarnation, ring, ranges: vec![SealRange { range, epoch, members: Vec::new() }] };
         let sealed = self.shard.seal(seal).await;
         let report = &sealed.ranges[0];
         assert_eq!((report.error, report.promised), (None, epoch));
@@ -294,7 +295,7 @@ fn a_log_that_is_gone_took_its_marker_with_it() {
         }
         let me = ChainMember { incarnation: Incarnation(2), ..life.shard.me() };
         let shard = Shard::open(setup(wiped, me).0).await;
-        let ranges = vec![SealRange { range: RANGE.range, epoch: Epoch(2) }];
+        let ranges = vec![SealRange { range: RANGE.range, epoch: Epoch(2), members: Vec::new() }];
         let seal = SealRequest { writer: WriterId(1), incarnation: me.incarnation, ring: RANGE.ring, ranges };
         shard.expect("opens").seal(seal).await
     });

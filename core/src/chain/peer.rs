@@ -104,6 +104,8 @@ pub enum CopyPurpose {
     Learn,
     /// Reconciling in the epoch of the message (R5e): up to the source's end.
     Reconcile,
+    /// Mending a log that lost entries (R12): whatever is there, in any epoch.
+    Mend,
 }
 
 /// What came of a copy request.

@@ -26,7 +26,8 @@
 //!
 //! A member whose log lost entries for which its state is not known (`Recovered::damaged`) goes through the same states and
 //! says so in its seal report. It takes no writes in any of them, its end never moves, and it is no survivor of a chain
-//! that has a better one (R12); the only member of a chain is activated all the same, so that what it has can be read.
+//! that has a better one (R12); the only member of a chain is activated all the same, so that what it has can be read. It is
+//! mended from other members (`mending`), and is a member as any other then.
 //!
 //! The rules quoted as R1 … R12 are those of `docs/REPLICATION.md`. The machine does no I/O: it asks for appends,
 //! promises and markers to be made durable, and is told when they are. It knows bodies only by their request. Absent:
@@ -40,6 +41,7 @@ mod follower;
 mod head;
 mod input;
 mod learning;
+mod mending;
 mod output;
 mod reconcile;
 mod role;
@@ -57,7 +59,8 @@ use crate::ids::*;
 use crate::limits::SILENCE_TICKS_MAX;
 use crate::range_state::RangeState;
 use copying::Copying;
-pub use input::{Input, RequestId};
+pub use input::{Input, MendOutcome, RequestId};
+use mending::Mending;
 pub use output::{Answer, AppendBody, Output};
 use role::Uncommitted;
 pub use role::{Active, Standing};
@@ -86,6 +89,10 @@ pub struct Replica {
     state: RangeState,
     /// The state misses entries that rotted.
     damaged: bool,
+    /// While it does.
+    mending: Mending,
+    /// Who may have what it misses.
+    mend_members: Vec<ChainMember>,
     standing: Standing,
     promised: Epoch,
     marker: Epoch,
@@ -145,6 +152,8 @@ impl Replica {
             me,
             state: recovered.state,
             damaged: recovered.damaged,
+            mending: Mending::default(),
+            mend_members: Vec::new(),
             standing: if resumes { Standing::Reconciled } else { Standing::Idle },
             promised: recovered.promised,
             marker: recovered.marker,
@@ -287,7 +296,7 @@ impl Replica {
             Input::StreamOpened { epoch, stream, end } => self.stream_opened(epoch, stream, end, out),
             Input::StreamRefused { epoch, stream, .. } => self.stream_refused(epoch, stream, out),
             Input::PeerLost { member } => self.peer_lost(member, out),
-            Input::Seal { request, epoch } => self.seal(request, epoch, out),
+            Input::Seal { request, epoch, members } => self.seal(request, epoch, members, out),
             Input::PromiseDurable { epoch } => self.promise_persisted(epoch, out),
             Input::Reconcile { request, epoch, end, source } => self.reconcile(request, epoch, end, source, out),
             Input::Activate { request, epoch, chain, start } => self.activate(request, epoch, &chain, start, out),
@@ -303,6 +312,7 @@ impl Replica {
             Input::Truncated { state } => self.truncated(*state, out),
             Input::CutRefused => self.cut_refused(out),
             Input::MarkerDurable { epoch } => self.marker_persisted(epoch, out),
+            Input::Mended { outcome } => self.mended(outcome),
             Input::Tick => self.tick(out),
         }
     }
@@ -311,6 +321,7 @@ impl Replica {
         self.quiet_ticks = (self.quiet_ticks + 1).min(SILENCE_TICKS_MAX);
         self.neighbours_tick(out);
         self.copy_tick(out);
+        self.mending_tick(out);
     }
 }
 

@@ -15,6 +15,8 @@ wire_struct! {
         range: RangeId,
         /// The epoch to promise.
         epoch: Epoch,
+        /// Everybody who is asked: whose log is damaged is mended from the others.
+        members: Vec<ChainMember>,
     }
 }
 

@@ -314,12 +314,14 @@ impl Wire for CopyPurpose {
     fn put(&self, out: &mut Vec<u8>) {
         match self {
             Self::Learn => 1u8.put(out),
+            Self::Mend => 3u8.put(out),
             Self::Reconcile => 2u8.put(out),
         }
     }
     fn take(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         match reader.take::<u8>()? {
             1 => Ok(Self::Learn),
+            3 => Ok(Self::Mend),
             2 => Ok(Self::Reconcile),
             _ => Err(DecodeError::Field { field: "copy purpose" }),
         }

@@ -305,9 +305,10 @@ fn control() -> Vec<(Frame, Again)> {
         writer: WriterId(9),
         incarnation: Incarnation(11),
         ring: RingId(1),
-        ranges: vec![SealRange { range: RANGE.range, epoch: Epoch(6) }],
+        ranges: vec![SealRange { range: RANGE.range, epoch: Epoch(6), members: vec![MEMBER] }],
     };
-    let seal_fields = json!({"writer": 9, "incarnation": 11, "ring": 1, "ranges": [{"range": 209, "epoch": 6}]});
+    let asked = json!([{"range": 209, "epoch": 6, "members": [MEMBER.node.0]}]);
+    let seal_fields = json!({"writer": 9, "incarnation": 11, "ring": 1, "ranges": asked});
     vec![
         frame("seal", ask(Api::Seal), &seal, 0, seal_fields),
         frame("append_control", ask(Api::AppendControl), &append, 0, kinds),
@@ -493,7 +494,7 @@ fn malformed_heads(frames: &[Frame]) -> Vec<MalformedHead> {
             head[35..39].copy_from_slice(&[0xf0, 255, 255, 255])
         }),
         spoiled("a refusal without a reason", "peer_stream_refused", "field", &|head| head[23..25].fill(0)),
-        spoiled("an unknown purpose of a copy", "peer_copy_request_learn", "field", &|head| head[67] = 3),
+        spoiled("an unknown purpose of a copy", "peer_copy_request_learn", "field", &|head| head[67] = 4),
         spoiled("an unknown reason to complain", "complain", "field", &|head| head[26] = 5),
     ]
 }

@@ -34,6 +34,9 @@ pub struct ShardOptions {
     /// How often old records are looked for that topics no longer want.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = quantity::duration)]
     retention_check: Duration,
+    /// What each shard reads per second to find damage on its disk before a reader does, or none.
+    #[arg(long, value_name = "RATE", default_value = "4M", value_parser = quantity::rate)]
+    scrub_rate: u64,
     /// Microseconds for which an idle shard looks for more to do before it sleeps: 150 take a quarter off the latency of single
     /// records and cost processor time; not for a core that takes the disk's interrupts.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=10_000))]
@@ -85,6 +88,7 @@ impl ShardOptions {
             segment_bytes_max: self.segment_bytes_max,
             recycled_bytes_max: self.recycled_bytes_max,
             retention_check: self.retention_check,
+            scrub_bytes_per_second: Some(self.scrub_rate).filter(|&rate| rate > 0),
             spin: Duration::from_micros(self.spin_us),
             produce_quota_per_connection: self.produce_quota_per_connection.filter(|&rate| rate > 0),
             ..base
@@ -137,6 +141,7 @@ mod tests {
             (base.segment_bytes_max, base.recycled_bytes_max)
         );
         assert_eq!((config.retention_check, config.spin), (base.retention_check, base.spin));
+        assert_eq!(config.scrub_bytes_per_second, base.scrub_bytes_per_second);
         assert_eq!(config.produce_quota_per_connection, None);
     }
 

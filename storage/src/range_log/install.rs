@@ -95,6 +95,11 @@ impl<D: Disk> SegmentCopy<D> {
         self.at
     }
 
+    /// Whether entries were left out because they are freed.
+    pub(super) fn has_freed(&self) -> bool {
+        !self.runs.is_empty()
+    }
+
     /// Epoch and time of the last entry added; none: there was none.
     pub(super) fn last(&self) -> Option<(Epoch, Timestamp)> {
         let unsealed = self.segment.unsealed().filter(|unsealed| !unsealed.index.is_empty())?;
@@ -320,14 +325,22 @@ impl<D: Disk> Inner<D> {
 
     /// Completes a file that ends without a footer, durably, and gives it its name; `is_last` closes it with an empty flush,
     /// which knows all others durable.
-    pub(super) async fn finish_unsealed(&self, mut copy: SegmentCopy<D>, is_last: bool) -> Result<(), LogError> {
+    pub(super) async fn finish_unsealed(
+        &self,
+        mut copy: SegmentCopy<D>,
+        is_last: bool,
+    ) -> Result<LogSegment<D>, LogError> {
         copy.write_flush().await?;
         if is_last {
             copy.open_previous = copy.at;
             copy.open.resize(FLUSH_HEADER_BYTES, 0);
             copy.write_flush().await?;
         }
-        self.give_name(&copy.temporary, &copy.segment.file).await
+        self.give_name(&copy.temporary, &copy.segment.file).await?;
+        if let Some(unsealed) = copy.segment.unsealed_mut() {
+            unsealed.rolled = true;
+        }
+        Ok(copy.segment)
     }
 
     async fn give_name(&self, temporary: &Path, file: &SegmentFile<D>) -> Result<(), LogError> {

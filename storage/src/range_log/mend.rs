@@ -69,7 +69,10 @@ pub enum MendError {
     /// What a source gave is not what is lost.
     #[error("what came for entry {0} is not that entry")]
     Foreign(LogIndex),
-    /// The log changed meanwhile, or cannot be mended as it is now.
+    /// No entries would do: a state is lost that is in none of them.
+    #[error("entries do not help: {0}")]
+    Beyond(&'static str),
+    /// The log changed meanwhile.
     #[error("not now: {0}")]
     NotNow(&'static str),
     /// The disk has no room for another segment.
@@ -95,6 +98,8 @@ enum Snapshot {
     Kept(Vec<u8>, (Epoch, Timestamp)),
     /// It is folded, from here.
     Folded(Option<Vec<u8>>),
+    /// It lies below a later one, and the state as of its end is lost: it goes without a footer, which it had lost.
+    Lost(&'static str),
     /// It has none: it is not sealed.
     None,
 }
@@ -108,6 +113,11 @@ impl<D: Disk> Inner<D> {
         visitor: &mut impl RecoveryVisitor,
     ) -> Result<(), MendError> {
         let snapshot = self.snapshot_for(stretch).await?;
+        if let Snapshot::Lost(reason) = snapshot
+            && !self.state.borrow().is_damaged(stretch)
+        {
+            return Err(MendError::Beyond(reason));
+        }
         let (beginning, is_last) = self.state.borrow().beginning(stretch, self);
         let mut copy = self.begin_file(beginning).await?;
         let mut fold = Fold(None);
@@ -120,11 +130,16 @@ impl<D: Disk> Inner<D> {
             return Err(error);
         }
         match snapshot {
-            Snapshot::None => Ok(self.finish_unsealed(copy, is_last).await?),
-            Snapshot::Kept(snapshot, last) => self.replace(stretch, copy, snapshot, last).await,
+            Snapshot::None | Snapshot::Lost(_) if copy.has_freed() => {
+                copy.discard().await?;
+                Err(MendError::Beyond("entries are freed elsewhere that only a sealed segment can lack"))
+            }
+            Snapshot::None => Ok(self.finish_unsealed(copy, is_last).await.map(drop)?),
+            Snapshot::Lost(_) => self.replace(stretch, copy, None).await,
+            Snapshot::Kept(snapshot, last) => self.replace(stretch, copy, Some((snapshot, last))).await,
             Snapshot::Folded(_) => {
                 let last = self.last_entry(&copy);
-                self.replace(stretch, copy, visitor.take_snapshot(), last).await
+                self.replace(stretch, copy, Some((visitor.take_snapshot(), last))).await
             }
         }
     }
@@ -170,12 +185,12 @@ impl<D: Disk> Inner<D> {
             let ends_there = |segment: &&LogSegment<D>| segment.sealed().is_some() && segment.end == stretch.start;
             state.segments.iter().find(ends_there).map(|segment| segment.file.clone())
         };
-        let before = before.ok_or(MendError::NotNow("the state before it is not known"))?;
+        let Some(before) = before else { return Ok(Snapshot::Lost("the state before it is not known")) };
         match read_footer(&self.storage.disk, &before).await? {
             Footer::Good(trailer, body) => {
                 Ok(Snapshot::Folded(Some(crate::footer::snapshot(&trailer, &body).to_vec())))
             }
-            Footer::None | Footer::Damaged(_) => Err(MendError::NotNow("the footer before it is damaged, too")),
+            Footer::None | Footer::Damaged(_) => Ok(Snapshot::Lost("the footer before it is damaged, too")),
         }
     }
 
@@ -287,13 +302,13 @@ impl<D: Disk> Inner<D> {
         })
     }
 
-    /// Puts a sealed file into the place of the old one, if the log still has that, and gives the old one back.
+    /// Puts a file, sealed with the state and the last entry as of its end if they are known, into the place of the old one,
+    /// if the log still has that, and gives the old one back.
     async fn replace(
         self: &Rc<Self>,
         stretch: &DamagedStretch,
         copy: SegmentCopy<D>,
-        snapshot: Vec<u8>,
-        last: (Epoch, Timestamp),
+        end: Option<(Vec<u8>, (Epoch, Timestamp))>,
     ) -> Result<(), MendError> {
         let Some(_freeing) = self.begin_freeing()? else {
             copy.discard().await?;
@@ -308,7 +323,10 @@ impl<D: Disk> Inner<D> {
         if let Some(old) = old.as_ref().filter(|old| !old.is_failed()) {
             drop(old.file(&self.storage.disk).await?);
         }
-        let segment = self.finish_sealed(copy, snapshot, last).await?;
+        let segment = match end {
+            Some((snapshot, last)) => self.finish_sealed(copy, snapshot, last).await?,
+            None => self.finish_unsealed(copy, false).await?,
+        };
         tracing::info!(path = %segment.file.path.display(), "mended");
         self.state.borrow_mut().put_mended(segment);
         if let Some(old) = old {
@@ -370,7 +388,7 @@ impl<D: Disk> OldFile<D> {
 
 async fn add_freed<D: Disk, V>(copy: &mut SegmentCopy<D>, to: LogPoint, fold: &Fold<'_, V>) -> Result<(), MendError> {
     if fold.0.is_some() {
-        return Err(MendError::NotNow("what was freed of it is in no other state"));
+        return Err(MendError::Beyond("what was freed of it is in no other state"));
     }
     let before = copy.at();
     copy.add_freed(to).await.map_err(|error| unfit(error, before))

@@ -193,6 +193,13 @@ impl<D: Disk> State<D> {
         within.flat_map(|damage| (damage.first_index.0..=damage.last_index.0).map(LogIndex)).collect()
     }
 
+    /// Rot of which something is still there, or should be.
+    pub fn standing_damage(&self) -> impl Iterator<Item = &Damage> {
+        let first = self.first_index();
+        let stands = move |damage: &&Damage| damage.first_index > damage.last_index || damage.last_index >= first;
+        self.damage.iter().filter(stands)
+    }
+
     /// Remembers rot that a read found.
     pub fn note_damage(&mut self, damage: &Damage) {
         let is_known = |known: &Damage| {

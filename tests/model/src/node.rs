@@ -254,7 +254,9 @@ impl Interpreter<'_> {
 
     fn input_of(&self, node: &mut Node, event: &Event) -> Input {
         match event {
-            Event::Seal(epoch) => Input::Seal { request: RequestId(SEAL + epoch.0), epoch: *epoch },
+            Event::Seal(epoch) => {
+                Input::Seal { request: RequestId(SEAL + epoch.0), epoch: *epoch, members: Vec::new() }
+            }
             Event::Reconcile(decision) => Input::Reconcile {
                 request: RequestId(RECONCILE + decision.epoch.0),
                 epoch: decision.epoch,

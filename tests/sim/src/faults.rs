@@ -3,7 +3,7 @@
 //! No data are destroyed beyond what the protocol promises to survive: a disk is wiped, or rots, only while its ranges'
 //! chains are whole and act, and never all of them ([`World::can_lose`]).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use minikafka_broker::Shard;
@@ -14,7 +14,7 @@ use minikafka_storage::disk::sim::{Faults, SimDisk, SimRandom};
 
 use crate::network::place;
 use crate::plan::Plan;
-use crate::queue::{MS, SECOND};
+use crate::queue::{MS, SECOND, Time};
 use crate::world::{Event, World};
 
 /// What a disk loses at once.
@@ -100,6 +100,9 @@ impl FaultKind {
     ];
 }
 
+/// An operator starts a node again that still lacks entries after so long.
+const MENDING_TIME_MAX: Time = 30 * SECOND;
+
 impl World {
     /// Something goes wrong, and the next thing is planned.
     pub fn fault(&mut self) {
@@ -149,11 +152,7 @@ impl World {
                 ended
             }
             FaultKind::Wipe => self.lose_disk(node),
-            FaultKind::Rot => {
-                // A chain may come to consist of those whose disks rotted: so only one does at a time.
-                let is_first = self.nodes.iter().all(|node| !node.has_rot);
-                runs && is_first && self.plan.replication > 2 && self.can_lose(node) && self.rot(node)
-            }
+            FaultKind::Rot => runs && self.plan.replication > 2 && self.can_lose(node) && self.rot(node),
             FaultKind::WriteError | FaultKind::ReadError | FaultKind::DiskFull | FaultKind::DiskStall => {
                 self.harm_disk(kind, node)
             }
@@ -294,7 +293,11 @@ impl World {
     fn rot(&mut self, node: usize) -> bool {
         let Some(life) = &self.nodes[node].life else { return false };
         let paths = life.disk.paths();
-        let files: Vec<_> = paths.into_iter().filter(|path| path.starts_with("/data/data")).collect();
+        // A chain may come to consist of those whose disks rotted: of each range only one copy does.
+        let others = self.nodes.iter().enumerate().filter(|(at, _)| *at != node);
+        let taken: Vec<PathBuf> = others.flat_map(|(_, node)| node.rotten_dirs.iter().cloned()).collect();
+        let is_free = |path: &PathBuf| path.starts_with("/data/data") && !taken.iter().any(|dir| path.starts_with(dir));
+        let files: Vec<_> = paths.into_iter().filter(is_free).collect();
         if files.is_empty() {
             return false;
         }
@@ -306,6 +309,8 @@ impl World {
         for _ in 0..=self.random.below(3) {
             rot_once(&life.disk, path, bytes, &mut self.random);
         }
+        let dir = path.parent().unwrap_or(path).to_owned();
+        self.nodes[node].rotten_dirs.push(dir);
         (self.nodes[node].has_rot, self.nodes[node].had_rot) = (true, true);
         true
     }
@@ -323,7 +328,8 @@ impl World {
         self.plan.replication > 1
             && self.coordinator.chunk.ranges.iter().all(|record| {
                 let Some(active) = &record.active else { return record.pending.is_none() };
-                let is_mine = active.chain.iter().any(|member| lost(member.node));
+                // Of a change under way nobody but its controller knows who takes part.
+                let is_mine = record.pending.is_some() || active.chain.iter().any(|member| lost(member.node));
                 let acts = active.chain.iter().all(|member| self.acts(member, active.epoch));
                 !is_mine || (record.pending.is_none() && acts && active.chain.iter().any(|member| !lost(member.node)))
             })
@@ -342,12 +348,15 @@ impl World {
                 disk.set_faults(Faults::default());
                 disk.set_capacity(u64::MAX);
             });
-            if self.has_failed(node) || self.nodes[node].has_rot {
+            if self.has_failed(node) || self.lacks_entries(node) || self.nodes[node].has_rot {
                 self.stop_node(node, false, false);
             }
             if self.nodes[node].has_rot {
                 self.is_beyond_promise |= !self.has_other_survivors(node);
-                self.nodes[node].wipe(false, &mut self.random);
+                // An operator may give it an empty disk; if not, the others make up for what rotted.
+                if self.random.one_in(2) {
+                    self.nodes[node].wipe(false, &mut self.random);
+                }
             }
             if self.nodes[node].life.is_none() {
                 self.nodes[node].disk.set_faults(Faults::default());
@@ -377,15 +386,22 @@ impl World {
     fn has_failed(&self, node: usize) -> bool {
         let Some(life) = &self.nodes[node].life else { return false };
         let is_failed = life.members.values().any(|member| member.view.is_some_and(|view| view.failed));
-        // What could not be read when the range was opened counts as lost until the node is started again.
-        let lacks = |shard: &Rc<Shard<SimDisk>>| shard.ranges().iter().any(|range| range.log().loss().is_some());
-        is_failed || life.shards().iter().any(|shard| shard.has_failed() || lacks(shard))
+        is_failed || life.shards().iter().any(|shard| shard.has_failed())
     }
 
-    /// Who was told of a failed write only after the healing is started again, too.
+    /// What could not be read when the range was opened counts as lost until others make up for it, or the node is started
+    /// again.
+    fn lacks_entries(&self, node: usize) -> bool {
+        let Some(life) = &self.nodes[node].life else { return false };
+        let lacks = |shard: &Rc<Shard<SimDisk>>| shard.ranges().iter().any(|range| range.log().loss().is_some());
+        life.shards().iter().any(lacks)
+    }
+
+    /// Who was told of a failed write only after the healing is started again, too, and who is not mended for long.
     pub fn restart_failed(&mut self) {
         for node in 0..self.nodes.len() {
-            if self.has_failed(node) {
+            let is_old = self.queue.now() > self.nodes[node].started_at + MENDING_TIME_MAX;
+            if self.has_failed(node) || is_old && self.lacks_entries(node) {
                 self.stop_node(node, false, false);
                 self.queue.add(self.queue.now() + 10 * MS, Event::NodeStart { node });
             }

@@ -112,7 +112,9 @@ pub struct Node {
     pub disk_stalled_until: Time,
     /// Bytes of it rotted, and nobody wiped it yet.
     pub has_rot: bool,
-    /// The same, whatever came since: an answer of before may still be under way.
+    /// The directories of the ranges that rotted.
+    pub rotten_dirs: Vec<PathBuf>,
+    /// The same as `has_rot`, whatever came since: an answer of before may still be under way.
     pub had_rot: bool,
     /// It shall stay down until the healing.
     pub stays_down: bool,
@@ -128,6 +130,8 @@ pub struct Life {
     pub executor: SimExecutor,
     /// Its disk.
     pub disk: SimDisk,
+    /// Shards that are being read from end to end.
+    pub scrubs_left: Rc<Cell<usize>>,
     /// Who waits for it to answer what.
     pub calls: BTreeMap<CallId, Caller>,
     /// When its next timer is in the world's queue.
@@ -205,6 +209,7 @@ impl Node {
             paused_until: 0,
             disk_stalled_until: 0,
             has_rot: false,
+            rotten_dirs: Vec::new(),
             had_rot: false,
             stays_down: false,
         }
@@ -260,6 +265,7 @@ impl Node {
             incarnation,
             executor,
             disk,
+            scrubs_left: Rc::default(),
             calls: BTreeMap::new(),
             timer_at: Time::MAX,
             members: BTreeMap::new(),
@@ -295,6 +301,7 @@ impl Node {
         assert!(self.life.is_none(), "a disk is wiped while nobody runs on it");
         self.disk = empty_disk(random);
         (self.has_rot, self.last) = (false, None);
+        self.rotten_dirs.clear();
         if !keeps_store {
             self.store = StoreId(random.next_u64() | 1);
         }

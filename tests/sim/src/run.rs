@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use minikafka_core::RangeId;
 use minikafka_core::coordination::{ActiveChain, RangeRecord};
+use minikafka_core::limits::SCRUB_READ_BYTES;
+use minikafka_core::{LogIndex, RangeId};
+use minikafka_storage::{Damage, DamageKind};
 
 use crate::client::consumer::Consumer;
 use crate::client::range_of;
@@ -114,7 +116,56 @@ impl World {
         }
         self.converge("converges", |world| world.unconverged())?;
         self.read_everything()?;
+        self.scrub();
+        self.converge("is mended", |world| world.unmended())?;
         self.judge()
+    }
+
+    /// Reads what nobody reads where disks rotted, so that all damage is met.
+    fn scrub(&mut self) {
+        let now = self.queue.now();
+        for node in self.nodes.iter_mut().filter(|node| node.has_rot && node.life.is_some()) {
+            let life = node.awake(now);
+            for shard in life.shards() {
+                let left = life.scrubs_left.clone();
+                left.set(left.get() + 1);
+                life.executor.spawn(async move {
+                    for range in shard.ranges() {
+                        let mut from = LogIndex(0);
+                        while let Some((next, _)) = range.scrub_some(from, SCRUB_READ_BYTES).await {
+                            from = next;
+                        }
+                    }
+                    left.set(left.get() - 1);
+                });
+            }
+        }
+    }
+
+    /// What the logs of chains' members still lack.
+    fn unmended(&self) -> Option<String> {
+        self.members().into_iter().find_map(|(range, node)| {
+            let life = self.nodes[node].life.as_ref()?;
+            if life.scrubs_left.get() > 0 {
+                return Some(format!("node {} is read", node + 1));
+            }
+            let ranges = life.shards().into_iter().filter_map(|shard| shard.range(self.range_key(range)));
+            // A footer whose state is in no other is done without: its entries are served all the same.
+            let lacks = |damage: &Damage| {
+                damage.first_index <= damage.last_index
+                    && !matches!(damage.kind, DamageKind::Footer | DamageKind::FreedRuns)
+            };
+            let mendable = ranges.filter(|range| !range.is_beyond_mending());
+            let (log, damage) = mendable
+                .flat_map(|range| {
+                    let log = range.log().clone();
+                    range.log().damage().into_iter().map(move |damage| (log.clone(), damage))
+                })
+                .find(|(_, damage)| lacks(damage))?;
+            let (first, end, stretch) = (log.first_index(), log.end().index, log.damaged_stretch(LogIndex(0)));
+            let node = node + 1;
+            Some(format!("range {range} of node {node}, entries {first} to {end}: {damage}; to be mended: {stretch:?}"))
+        })
     }
 
     /// Goes on until nothing is left to wait for.
@@ -195,8 +246,9 @@ impl World {
         self.converge("serves all", |world| {
             let members = world.members();
             world.consumers.iter().enumerate().find_map(|(at, consumer)| {
-                // Who left the chain need not serve.
-                consumer.fixed.filter(|fixed| !members.contains(fixed)).map_or(Some(()), |_| None)?;
+                // Who left the chain need not serve, nor who lost for good what others have.
+                let is_excused = |fixed: &(RangeId, usize)| !members.contains(fixed) || world.is_beyond_mending(*fixed);
+                consumer.fixed.filter(is_excused).map_or(Some(()), |_| None)?;
                 let reads = |partition: &usize| {
                     consumer.fixed.is_none_or(|(range, _)| range_of(&world.plan, *partition as u32) == range)
                 };
@@ -208,6 +260,13 @@ impl World {
                 ))
             })
         })
+    }
+
+    /// Whether a disk rotted so that no entries of others make up for it.
+    fn is_beyond_mending(&self, (range, node): (RangeId, usize)) -> bool {
+        let Some(life) = self.nodes[node].life.as_ref().filter(|_| self.nodes[node].has_rot) else { return false };
+        let ranges = life.shards().into_iter().filter_map(|shard| shard.range(self.range_key(range)));
+        ranges.into_iter().any(|range| range.is_beyond_mending())
     }
 
     /// Who is in the chain of which range.
@@ -237,7 +296,8 @@ impl World {
         for consumer in &self.consumers {
             for partition in 0..consumer.positions.len() {
                 let range = range_of(&self.plan, partition as u32);
-                if consumer.fixed.is_some_and(|fixed| fixed.0 == range && members.contains(&fixed)) {
+                let must_serve = |fixed: (RangeId, usize)| members.contains(&fixed) && !self.is_beyond_mending(fixed);
+                if consumer.fixed.is_some_and(|fixed| fixed.0 == range && must_serve(fixed)) {
                     consumer.finish(partition, &mut self.history);
                 }
             }

@@ -212,7 +212,7 @@ fn only_an_acting_head_deletes() {
         life.produce_all(0..20).await;
         life.time.advance(Duration::from_secs(1));
         let me = life.shard.me();
-        let ranges = vec![SealRange { range: RANGE.range, epoch: Epoch(2) }];
+        let ranges = vec![SealRange { range: RANGE.range, epoch: Epoch(2), members: Vec::new() }];
         let seal = SealRequest { writer: WriterId(1), incarnation: me.incarnation, ring: RANGE.ring, ranges };
         assert_eq!(life.shard.seal(seal).await.ranges[0].error, None);
         let end = life.range().log().end();

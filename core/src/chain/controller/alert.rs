@@ -50,9 +50,9 @@ pub enum AlertReason {
     },
     /// Nobody is left whose log is whole.
     #[error(
-        "the log of node {node} is damaged, and no whole one can be reached: bring the other members of its chain back, \
-         start the node again if its disk only failed to read for a while, or restore the files that its log names from a \
-         backup"
+        "the log of node {node} is damaged, and no whole one can be reached: it is mended as soon as another member has what \
+         it lost. Bring the other members of its chain back, start the node again if its disk only failed to read for a \
+         while, or restore the files that its log names from a backup"
     )]
     Damaged {
         /// The node.

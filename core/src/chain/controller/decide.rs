@@ -60,7 +60,7 @@ pub(super) struct Terms<'a> {
 /// Decides for a range that acted before, from the reports of members of its last chain, in their order, and of newcomers.
 ///
 /// A survivor is a member of the last active chain with the right store and a marker at or above its epoch; the source
-/// is the survivor with the highest (last epoch, end). Nobody else can be the source. A damaged log is none (R12), but for
+/// is the survivor with the highest (last epoch, end) of those that can be read from. Nobody else can be the source. A damaged log is none (R12), but for
 /// that of the only member: it is activated at its own end, serves what is good, and takes no writes.
 pub(super) fn decide_next(
     terms: &Terms<'_>,
@@ -83,9 +83,10 @@ pub(super) fn decide_next(
     if let Some((member, _)) = named.first().filter(|_| survivors.is_empty()) {
         return Err(AlertReason::Damaged { node: member.node });
     }
-    // Of equals, who could be read from, and the first.
+    // Who cannot be read from is the source only where nobody else is: each survivor has what is committed, and more than
+    // that helps nobody who does not get it. Of equals the first.
     let rank = |(member, report): &&&Sealed<'_>| {
-        (report.last_epoch, report.end.index, !terms.bad_sources.contains(&member.node))
+        (!terms.bad_sources.contains(&member.node), report.last_epoch, report.end.index)
     };
     let best = match is_planted(PlantedBug::ShortestSurvivorAsSource) {
         true => survivors.iter().min_by_key(rank),
@@ -119,14 +120,17 @@ fn choose(
     returning: Vec<ChainMember>,
 ) -> Result<Vec<ChainMember>, AlertReason> {
     let floor = min_in_sync(terms.replication);
-    let mut chain: Vec<ChainMember> = survivors.into_iter().chain(newcomers).collect();
+    let survived = |member: &ChainMember| survivors.contains(member);
+    let mut chain: Vec<ChainMember> = survivors.iter().copied().chain(newcomers).collect();
     let lacking = floor.saturating_sub(chain.len());
     chain.extend(returning.into_iter().take(lacking));
     if chain.len() < floor {
         return Err(AlertReason::BelowFloor { members: chain.len(), floor });
     }
     for unwanted in terms.unwanted {
-        if chain.len() > floor {
+        // Who held the range before is worth more than being rid of it: newcomers alone are fewer copies than there were.
+        let is_last = chain.iter().filter(|member| survived(member)).all(|member| member.node == *unwanted);
+        if chain.len() > floor && !is_last {
             chain.retain(|member| member.node != *unwanted);
         }
     }

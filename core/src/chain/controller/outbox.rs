@@ -31,8 +31,8 @@ impl Outbox {
         self.cas = Some((chunk, version));
     }
 
-    pub(super) fn seal(&mut self, member: &ChainMember, range: RangeId, epoch: Epoch) {
-        self.seals.entry((destination(member), member.incarnation)).or_default().push(SealRange { range, epoch });
+    pub(super) fn seal(&mut self, member: &ChainMember, range: SealRange) {
+        self.seals.entry((destination(member), member.incarnation)).or_default().push(range);
     }
 
     pub(super) fn reconcile(&mut self, member: &ChainMember, range: ReconcileRange) {

@@ -84,6 +84,7 @@ impl ChunkController {
                     && let Some(source) = asked.source
                 {
                     state.suspicions.bad_sources.insert(source.node);
+                    return self.give_up_reconcile(now_ms, at, None, outbox);
                 }
                 let copied =
                     |member: &ChainMember| asked.source != Some(*member) && !missing.contains_key(&member.node);

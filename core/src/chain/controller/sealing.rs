@@ -43,7 +43,9 @@ pub(super) fn begin_seal(
 
 /// Sends, or repeats, what a seal asks.
 pub(super) fn send_seal(seal: &Seal, range: RangeId, outbox: &mut Outbox) {
-    seal.asked.iter().for_each(|member| outbox.seal(member, range, seal.epoch));
+    for member in &seal.asked {
+        outbox.seal(member, SealRange { range, epoch: seal.epoch, members: seal.asked.clone() });
+    }
 }
 
 impl ChunkController {
@@ -66,11 +68,15 @@ impl ChunkController {
             let asked = seal.asked.iter().find(|member| member.node == to.node && member.shard == to.shard);
             let Some(member) = asked.filter(|_| seal.epoch == asked_range.epoch) else { continue };
             let same = reply.is_some_and(|r| r.incarnation == member.incarnation && r.store == member.store);
-            let before = seal.sealed.len();
+            let mut is_better = false;
             match reports.get(&asked_range.range).copied().filter(|_| same) {
                 Some(report) if report.error.is_none() && report.promised == seal.epoch => {
                     seal.lost.remove(&to.node);
-                    seal.sealed.entry(to.node).or_insert_with(|| report.clone());
+                    // Of a report that was repeated only this may be new: that its log was mended.
+                    is_better = seal.sealed.get(&to.node).is_none_or(|before| before.damaged && !report.damaged);
+                    if is_better {
+                        seal.sealed.insert(to.node, report.clone());
+                    }
                 }
                 Some(report) => {
                     seal.lost.insert(to.node);
@@ -88,9 +94,8 @@ impl ChunkController {
             }
             let Phase::Sealing(seal) = &state.phase else { continue };
             let is_over = seal.unanswered().next().is_none();
-            // While holding, only another promise, or a higher one, can change anything.
-            let is_news =
-                !seal.is_holding || seal.sealed.len() > before || state.seen > seal.epoch || seal.is_elsewhere;
+            // While holding, only another promise, a higher one or a mended log can change anything.
+            let is_news = !seal.is_holding || is_better || state.seen > seal.epoch || seal.is_elsewhere;
             if is_over && is_news {
                 concluded.push(at);
             }
@@ -137,13 +142,13 @@ impl ChunkController {
         state.silent.extend(unsealed);
         state.silent.retain(|node| !seal.sealed.contains_key(node));
         let is_elsewhere = matches!(&state.phase, Phase::Sealing(seal) if seal.is_elsewhere);
-        let has_help =
-            is_elsewhere || record.active.as_ref().is_some_and(|active| is_help_there(active, &self.brokers, state));
+        let is_back = record.active.as_ref().is_some_and(|active| is_member_back(active, &self.brokers, state));
+        let has_help = is_elsewhere || is_back || is_learner_there(state);
         let Phase::Sealing(seal) = &mut state.phase else { return };
         match decided {
             Ok(decision) => {
                 let asked = std::mem::take(&mut seal.asked);
-                for member in asked.iter().filter(|member| !seal.sealed.contains_key(&member.node)) {
+                for member in asked.iter().filter(|member| !decision.chain.contains(member)) {
                     if let Some(learner) = state.learners.get_mut(&member.node) {
                         learner.missed_seal();
                     }
@@ -157,7 +162,11 @@ impl ChunkController {
             }
             // Who answered meanwhile was not asked: that takes another epoch.
             Err(AlertReason::BelowFloor { .. }) if !stale && has_help => state.back_off(now_ms, &self.settings),
-            Err(reason @ AlertReason::BelowFloor { .. }) if !stale => {
+            Err(AlertReason::Damaged { .. }) if !stale && (is_elsewhere || is_back) => {
+                state.back_off(now_ms, &self.settings);
+            }
+            // The damaged mend each other, or the range waits for who has what they lost.
+            Err(reason @ (AlertReason::BelowFloor { .. } | AlertReason::Damaged { .. })) if !stale => {
                 (seal.is_holding, seal.until_ms) = (true, now_ms + PROGRESS_POLL_MS);
                 raise(state, range, reason, outbox);
             }
@@ -177,13 +186,18 @@ impl ChunkController {
     }
 }
 
-/// Whether somebody could help the chain above its floor who was not asked: a member that came back meanwhile, or a learner
-/// that answers.
-fn is_help_there(active: &ActiveChain, brokers: &Brokers, state: &RangeState) -> bool {
+/// Whether a member of the chain came back meanwhile and was not asked.
+fn is_member_back(active: &ActiveChain, brokers: &Brokers, state: &RangeState) -> bool {
     let Phase::Sealing(seal) = &state.phase else { return false };
-    let answers = |learner: &Learner| learner.progress != Progress::Unknown && !seal.asked.contains(&learner.member);
     let is_asked = |broker: &&BrokerRecord| seal.asked.iter().any(|m| m.node == broker.node && is_same(m, broker));
     let live = active.chain.iter().filter_map(|member| live_again(member, brokers));
     let mut back = live.filter(|broker| !is_asked(broker) && !state.suspicions.has_failed(broker));
-    back.next().is_some() || state.learners.values().any(answers)
+    back.next().is_some()
+}
+
+/// Whether a learner answers that was not asked, and could help the chain above its floor.
+fn is_learner_there(state: &RangeState) -> bool {
+    let Phase::Sealing(seal) = &state.phase else { return false };
+    let answers = |learner: &Learner| learner.progress != Progress::Unknown && !seal.asked.contains(&learner.member);
+    state.learners.values().any(answers)
 }

@@ -15,7 +15,8 @@ pub(super) const DONE: Answer = Answer::Done { base_offset: Offset(0), append_ti
 
 impl Replica {
     /// R5b. The same seal again gets the same report, until the controller decided in its epoch.
-    pub(super) fn seal(&mut self, request: RequestId, epoch: Epoch, out: &mut Vec<Output>) {
+    pub(super) fn seal(&mut self, request: RequestId, epoch: Epoch, members: Vec<ChainMember>, out: &mut Vec<Output>) {
+        self.mend_members = members;
         if epoch > self.promised {
             return self.promise(request, epoch, out);
         }
@@ -82,6 +83,7 @@ impl Replica {
         for request in self.seals.drain(..) {
             out.push(Output::ReportSeal { request, report: report.clone() });
         }
+        self.mend_from_sealed(out);
     }
 
     fn seal_report(&self, error: Option<ErrorCode>) -> SealReport {

@@ -210,9 +210,12 @@ impl Replica {
         self.disagrees_at(after.index, out);
     }
 
-    pub(super) fn copy_failed(&mut self, copy: CopyId, code: ErrorCode, _out: &mut Vec<Output>) {
-        if let Some(copying) = self.copying.as_mut().filter(|copying| copying.asked(copy).is_some()) {
-            copying.rest(Some(code));
+    pub(super) fn copy_failed(&mut self, copy: CopyId, code: ErrorCode, out: &mut Vec<Output>) {
+        let Some(copying) = self.copying.as_mut().filter(|copying| copying.asked(copy).is_some()) else { return };
+        copying.rest(Some(code));
+        // What the source cannot read it will not read the next time: only another decision helps (R5d).
+        if code == ErrorCode::DataDamaged && copying.purpose == CopyPurpose::Reconcile {
+            self.refuse_reconcile(code, out);
         }
     }
 

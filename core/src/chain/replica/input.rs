@@ -13,6 +13,17 @@ use crate::range_state::RangeState;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId(pub u64);
 
+/// What came of mending a log that lost entries.
+#[derive(Clone, Debug)]
+pub enum MendOutcome {
+    /// Nothing is missing any more; the fold of the log.
+    Whole(Box<RangeState>),
+    /// Everybody answered, and nobody has it.
+    NobodyHas,
+    /// Not now: somebody cannot be reached, or the disk is full.
+    Later,
+}
+
 /// What happens to a member.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -114,6 +125,8 @@ pub enum Input {
         request: RequestId,
         /// The epoch to promise.
         epoch: Epoch,
+        /// Everybody who is asked.
+        members: Vec<ChainMember>,
     },
     /// The promise asked for is durable.
     PromiseDurable {
@@ -217,6 +230,11 @@ pub enum Input {
     MarkerDurable {
         /// Which.
         epoch: Epoch,
+    },
+    /// What came of [`Output::Mend`].
+    Mended {
+        /// Whether the log is whole.
+        outcome: MendOutcome,
     },
     /// The record names this chain.
     Activate {

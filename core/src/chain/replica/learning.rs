@@ -23,6 +23,11 @@ impl Replica {
             let report = self.learn_report(Some(code));
             return out.push(Output::ReportLearn { request, report });
         }
+        if self.damaged {
+            self.mend_to_learn(chain, epoch, out);
+            let report = self.learn_report(Some(ErrorCode::CatchingUp));
+            return out.push(Output::ReportLearn { request, report });
+        }
         if !matches!(self.standing, Standing::Learning(_)) {
             self.refuse_waiting(ErrorCode::Stale, out);
             self.abandon(ErrorCode::Stale, out);
@@ -40,7 +45,7 @@ impl Replica {
     }
 
     fn check_learn(&self, epoch: Epoch, chain: &[ChainMember], source: ChainMember) -> Result<(), ErrorCode> {
-        if self.standing == Standing::Failed || self.damaged {
+        if self.standing == Standing::Failed {
             return Err(ErrorCode::RangeFailed);
         }
         // It may be a survivor of a later chain, or have promised to wait for one.
@@ -66,6 +71,10 @@ impl Replica {
 
     /// How far this member, as a source, lets another one copy in `epoch`. What is served must be appended here as well.
     pub fn copy_limit(&self, epoch: Epoch, purpose: CopyPurpose) -> Result<LogIndex, ErrorCode> {
+        if purpose == CopyPurpose::Mend {
+            // Whatever is here: who mends its log knows each entry by its place.
+            return if self.cutting.is_some() { Err(ErrorCode::CatchingUp) } else { Ok(self.durable) };
+        }
         let waits = matches!(self.standing, Standing::Sealed | Standing::Reconciling | Standing::Reconciled);
         match (&self.standing, purpose) {
             (Standing::Idle | Standing::Learning(_), _) => Err(ErrorCode::NotOwner),

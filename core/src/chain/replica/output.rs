@@ -78,6 +78,12 @@ pub enum Output {
         /// Which.
         epoch: Epoch,
     },
+    /// Copy what the log lost from these, whoever has it, then say [`Input::Mended`]. Nothing is appended, cut or marked
+    /// meanwhile.
+    Mend {
+        /// Other members, in any state.
+        members: Vec<ChainMember>,
+    },
     /// Ask the successor to take a stream of entries.
     OpenStream {
         /// In this epoch.

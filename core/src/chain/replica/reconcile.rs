@@ -28,6 +28,9 @@ impl Replica {
             return out.push(refused(ErrorCode::Stale, self.promised));
         }
         self.quiet_ticks = 0;
+        if self.is_being_mended() {
+            return out.push(refused(ErrorCode::CatchingUp, self.promised));
+        }
         match self.standing {
             Standing::Sealed if self.marker < epoch => {}
             Standing::Active(_) if is_planted(PlantedBug::LateReconcile) => {}

@@ -71,6 +71,11 @@ impl Replica {
             false => (copying.step, copying.search) = (Step::Due, None),
         }
         (copying.ahead, copying.durable_first) = (LogIndex(0), LogIndex(0));
+        self.drop_log(out);
+    }
+
+    /// Drops the log, of which nobody needs anything.
+    pub(super) fn drop_log(&mut self, out: &mut Vec<Output>) {
         self.stop_tracking();
         self.cutting = Some(LogPoint::START);
         // Losing the log loses the marker.

@@ -4,6 +4,7 @@ mod alone;
 mod chain;
 mod change;
 mod learning;
+mod mending;
 mod segments;
 mod world;
 
@@ -61,7 +62,7 @@ impl Member {
 
     fn seal(&mut self, epoch: u64) -> SealReport {
         let request = self.request();
-        let mut out = self.step(Input::Seal { request, epoch: Epoch(epoch) });
+        let mut out = self.step(Input::Seal { request, epoch: Epoch(epoch), members: Vec::new() });
         if out.contains(&Output::PersistPromise { epoch: Epoch(epoch) }) {
             out = self.step(Input::PromiseDurable { epoch: Epoch(epoch) });
         }

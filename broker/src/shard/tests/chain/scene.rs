@@ -245,7 +245,7 @@ impl Scene {
 
     pub async fn seal(&self, node: u32, epoch: u64) -> SealReport {
         let (incarnation, ring) = (self.member(node).incarnation, RANGE.ring);
-        let ranges = vec![SealRange { range: self.0.range.get(), epoch: Epoch(epoch) }];
+        let ranges = vec![SealRange { range: self.0.range.get(), epoch: Epoch(epoch), members: Vec::new() }];
         let request = SealRequest { writer: WRITER, incarnation, ring, ranges };
         let reply = self.in_time("seal", self.shard(node).seal(request)).await;
         let report = reply.ranges.into_iter().next().expect("one was asked for");

@@ -448,3 +448,31 @@ fn a_member_that_alone_cannot_copy_is_left_out_and_not_its_source() {
     assert_eq!(nodes(&world, 0), [1, 2]);
     assert!(world.is_whole());
 }
+
+/// Every survivor's log is damaged: the range waits, and goes on by itself as soon as one of them was mended from the others.
+#[test]
+fn a_range_whose_logs_are_all_damaged_waits_until_one_is_mended() {
+    let mut world = three(3, 1);
+    let chain = nodes(&world, 0);
+    for node in &chain {
+        world.node(*node).disks.get_mut(&RangeId(0)).expect("a log").damaged = true;
+    }
+    let epoch = active(&world, 0).epoch;
+    chain.iter().for_each(|node| world.restart(*node, 1));
+    world.settle(2_000);
+    assert_eq!(active(&world, 0).epoch, epoch, "nobody is a survivor: {}", world.unwell());
+    let waits = |alert: &Alert| matches!(alert.reason, AlertReason::Damaged { .. });
+    assert!(world.controllers[0].alerts().iter().any(waits), "{:?}", world.controllers[0].alerts());
+    let sealed = world.chunk.ranges[0].pending.expect("a change is under way").epoch;
+    world.settle(5_000);
+    assert_eq!(world.chunk.ranges[0].pending.expect("still").epoch, sealed, "it waits in one epoch");
+
+    for node in &chain[..2] {
+        world.node(*node).disks.get_mut(&RangeId(0)).expect("a log").damaged = false;
+    }
+    world.settle(2_000);
+    assert!(active(&world, 0).epoch >= sealed, "{}", world.unwell());
+    assert!(world.controllers[0].alerts().is_empty(), "{:?}", world.controllers[0].alerts());
+    write_everywhere(&mut world);
+    assert!(world.committed.values().all(|log| log.len() == 2));
+}

@@ -20,6 +20,8 @@ pub(super) struct Disk {
     pub(super) marker: Epoch,
     pub(super) log: Log,
     pub(super) known_committed: LogIndex,
+    /// Entries of it are lost.
+    pub(super) damaged: bool,
 }
 
 /// What a member that copies reads at its source, if that very process is there.
@@ -467,7 +469,7 @@ impl Node {
             end: end(&disk.log),
             last_epoch: disk.log.last().map_or(Epoch(0), |(epoch, _)| *epoch),
             known_committed: disk.known_committed,
-            damaged: false,
+            damaged: disk.damaged,
         }
     }
 

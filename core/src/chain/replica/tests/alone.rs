@@ -56,7 +56,7 @@ fn from_its_promise_on_a_head_commits_nothing_and_reports_only_when_writes_are_f
     let mut member = alone();
     let (waiting, _) = member.produce(1, 0);
     let request = member.request();
-    let out = member.step(Input::Seal { request, epoch: Epoch(2) });
+    let out = member.step(Input::Seal { request, epoch: Epoch(2), members: Vec::new() });
     assert_eq!(codes(&out), [ErrorCode::Stale]);
     assert!(matches!(out[0], Output::Answer { request, .. } if request == waiting));
     assert_eq!(out.last(), Some(&Output::PersistPromise { epoch: Epoch(2) }));
@@ -152,7 +152,7 @@ fn a_truncation_cuts_state_and_log_alike() {
     member.durable(1);
     let cut = LogPoint { ..short.end() };
     let request = member.request();
-    member.step(Input::Seal { request, epoch: Epoch(2) });
+    member.step(Input::Seal { request, epoch: Epoch(2), members: Vec::new() });
     member.step(Input::PromiseDurable { epoch: Epoch(2) });
     member.durable(2);
     let request = member.request();

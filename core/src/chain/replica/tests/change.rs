@@ -238,8 +238,8 @@ fn a_source_that_never_answers_is_refused() {
 fn the_same_seal_gets_the_same_report_until_a_decision_came() {
     let mut member = alone();
     let (first, second) = (member.request(), member.request());
-    member.step(Input::Seal { request: first, epoch: E2 });
-    assert_eq!(member.step(Input::Seal { request: second, epoch: E2 }), []);
+    member.step(Input::Seal { request: first, epoch: E2, members: Vec::new() });
+    assert_eq!(member.step(Input::Seal { request: second, epoch: E2, members: Vec::new() }), []);
     let out = member.step(Input::PromiseDurable { epoch: E2 });
     let [Output::ReportSeal { request: a, report }, Output::ReportSeal { request: b, report: again }] = &out[..] else {
         panic!("expected two reports, got {out:?}")
@@ -262,7 +262,7 @@ fn a_seal_waits_for_a_cut_and_a_marker_under_way() {
     assert_eq!(out, [Output::ReadPoint { index: LogIndex(3) }]);
     let out = member.step(Input::PointRead { index: LogIndex(3), point: Some(end) });
     assert_eq!(out, [Output::Truncate { end }]);
-    let out = member.step(Input::Seal { request, epoch: Epoch(3) });
+    let out = member.step(Input::Seal { request, epoch: Epoch(3), members: Vec::new() });
     assert_eq!(codes(&out), [ErrorCode::Stale]);
     assert_eq!(member.step(Input::PromiseDurable { epoch: Epoch(3) }), [], "the log is being cut");
     let out = member.step(Input::Truncated { state: Box::new(fold(&source)) });
@@ -272,7 +272,7 @@ fn a_seal_waits_for_a_cut_and_a_marker_under_way() {
     let request = member.request();
     let out = member.step(Input::Reconcile { request, epoch: Epoch(3), end, source: None });
     assert_eq!(out, [Output::PersistMarker { epoch: Epoch(3) }]);
-    member.step(Input::Seal { request, epoch: Epoch(4) });
+    member.step(Input::Seal { request, epoch: Epoch(4), members: Vec::new() });
     assert_eq!(member.step(Input::PromiseDurable { epoch: Epoch(4) }), [], "a marker is being written");
     let out = member.step(Input::MarkerDurable { epoch: Epoch(3) });
     let [Output::ReportSeal { report, .. }] = &out[..] else { panic!("expected a report, got {out:?}") };
@@ -290,7 +290,7 @@ fn a_failed_write_ends_whatever_goes_on() {
     assert_eq!(member.step(Input::CopyEnded { copy, limit: LogIndex(5) }), []);
     assert_eq!(member.replica.copy_limit(E2, CopyPurpose::Reconcile), Err(ErrorCode::RangeFailed));
     let request = member.request();
-    member.step(Input::Seal { request, epoch: Epoch(3) });
+    member.step(Input::Seal { request, epoch: Epoch(3), members: Vec::new() });
     let out = member.step(Input::WriteFailed);
     assert!(matches!(&out[..], [Output::ReportSeal { report, .. }] if report.error == Some(ErrorCode::RangeFailed)));
 }

@@ -35,7 +35,7 @@ fn a_learner_whose_end_is_gone_drops_its_log_and_asks_from_nothing() {
     assert_eq!(learner.step(Input::CopyGone { copy, limit }), [Output::StartOver]);
     // What the disk does is waited for.
     let request = learner.request();
-    learner.step(Input::Seal { request, epoch: Epoch(4) });
+    learner.step(Input::Seal { request, epoch: Epoch(4), members: Vec::new() });
     assert_eq!(learner.step(Input::PromiseDurable { epoch: Epoch(4) }), [], "the log is being dropped");
     let out = learner.step(Input::Truncated { state: Box::default() });
     let [Output::ReportSeal { report, .. }] = &out[..] else { panic!("expected a report, got {out:?}") };
@@ -75,7 +75,7 @@ fn a_segment_is_in_the_log_at_once_and_waited_for_by_a_seal() {
     assert_eq!(learner.step(Input::SegmentReady { copy: second, limit, end }), [Output::InstallSegment]);
     assert_eq!(learner.replica.state().end(), LogPoint::START, "not before it is durable");
     let request = learner.request();
-    learner.step(Input::Seal { request, epoch: Epoch(4) });
+    learner.step(Input::Seal { request, epoch: Epoch(4), members: Vec::new() });
     assert_eq!(learner.step(Input::PromiseDurable { epoch: Epoch(4) }), []);
     let out = learner.step(Input::Truncated { state: Box::new(state_of(&source)) });
     let [Output::ReportSeal { report, .. }] = &out[..] else { panic!("expected a report, got {out:?}") };

@@ -317,6 +317,7 @@ impl World {
             Output::Truncate { end } => self.nodes[at].disk.push_back(DiskOp::Truncate(end)),
             Output::ReadPoint { index } => self.nodes[at].disk.push_back(DiskOp::Read(index)),
             Output::InstallSegment | Output::StartOver => unreachable!("nothing is freed in this world"),
+            Output::Mend { .. } => unreachable!("nothing rots in this world"),
             Output::OpenStream { epoch, stream, to } => {
                 self.say(at, &to, epoch, PeerBody::OpenStream { stream, from: me, to });
             }

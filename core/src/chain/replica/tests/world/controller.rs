@@ -118,7 +118,7 @@ impl World {
         match ask.what {
             What::Seal(epoch) => {
                 let request = self.request(at, Asked::Change { epoch });
-                self.input(at, Input::Seal { request, epoch });
+                self.input(at, Input::Seal { request, epoch, members: Vec::new() });
             }
             What::Reconcile(epoch, end, source) => {
                 let request = self.request(at, Asked::Change { epoch });
