@@ -11,36 +11,38 @@ use std::time::Duration;
 use minikafka_core::LogIndex;
 use minikafka_core::limits::SCRUB_READ_BYTES;
 use minikafka_storage::disk::Disk;
+use quanta::Instant;
 
 use crate::shard::Shard;
 
-/// Between two rounds that found nothing to read, and so often it is seen at least that the shard stops.
+/// So often it is seen at least that the shard stops.
 const PAUSE: Duration = Duration::from_millis(500);
+/// A round takes at least this long, however little there is: a broker without work is idle.
+const ROUND_MIN: Duration = Duration::from_secs(10);
+/// What a read counts at least: ranges of a few small entries would otherwise be read thousands of times a second.
+const READ_BYTES_MIN: u64 = 64 << 10;
 
 impl<D: Disk> Shard<D> {
     /// Goes round until `stopping`, reading `bytes_per_second` at most.
     pub async fn scrub(self: Rc<Self>, bytes_per_second: u64, stopping: Rc<Cell<bool>>) {
         while !stopping.get() {
-            let mut bytes_read = 0;
+            let started = Instant::now();
             for range in self.ranges() {
                 let mut from = LogIndex(0);
                 while !stopping.get()
                     && let Some((next, bytes)) = range.scrub_some(from, SCRUB_READ_BYTES).await
                 {
-                    (from, bytes_read) = (next, bytes_read + bytes);
+                    from = next;
                     self.metrics.scrubbed_bytes.add(bytes);
-                    self.rest_of_scrubbing(bytes, bytes_per_second, &stopping).await;
+                    let took = bytes.max(READ_BYTES_MIN) as f64 / bytes_per_second as f64;
+                    self.rest_from_scrubbing(Duration::from_secs_f64(took), &stopping).await;
                 }
             }
-            if bytes_read == 0 {
-                self.disk().sleep(PAUSE).await;
-            }
+            self.rest_from_scrubbing(ROUND_MIN.saturating_sub(started.elapsed()), &stopping).await;
         }
     }
 
-    /// Waits for as long as reading so much may take.
-    async fn rest_of_scrubbing(&self, bytes: u64, bytes_per_second: u64, stopping: &Cell<bool>) {
-        let mut left = Duration::from_secs_f64(bytes as f64 / bytes_per_second as f64);
+    async fn rest_from_scrubbing(&self, mut left: Duration, stopping: &Cell<bool>) {
         while !left.is_zero() && !stopping.get() {
             self.disk().sleep(left.min(PAUSE)).await;
             left = left.saturating_sub(PAUSE);
