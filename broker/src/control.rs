@@ -105,6 +105,8 @@ impl<D: Disk> Shard<D> {
     pub async fn append_control(&self, request: AppendControlRequest) -> AppendControlReply {
         let one = async |AppendControlRange { range, epoch, entry }| {
             let answer = match self.range(range) {
+                // Groups are their coordinator's alone.
+                _ if entry.group().is_some() => refused(ErrorCode::InvalidArgument),
                 Some(opened) => opened.append_control(entry, epoch).await,
                 None => refused(ErrorCode::NotOwner),
             };

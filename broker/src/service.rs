@@ -66,6 +66,23 @@ impl<D: Disk> Service for ShardService<D> {
                 let shard = self.shard.clone();
                 self.answer(self.reading, request.reply, async move { shard.delete_records(&message).await });
             }
+            Api::Peer => return self.peer(request).await,
+            Api::GroupHeartbeat
+            | Api::GroupCommit
+            | Api::GroupOffsets
+            | Api::GroupDescribe
+            | Api::GroupList
+            | Api::GroupDelete => request.reply.fail(ErrorCode::Unsupported),
+            _ => return self.change(request),
+        }
+        Ok(())
+    }
+}
+
+impl<D: Disk> ShardService<D> {
+    /// What the controller asks; whatever else arrives belongs elsewhere.
+    fn change(&self, mut request: Request<'_>) -> Result<(), Hangup> {
+        match request.api {
             Api::Seal => {
                 let (shard, message): (_, SealRequest) = (self.shard.clone(), request.message()?);
                 self.answer(self.changing, request.reply, async move { shard.seal(message).await });
@@ -86,24 +103,15 @@ impl<D: Disk> Service for ShardService<D> {
                 let message: MeasureRequest = request.message()?;
                 request.reply.send(&self.shard.measure(&message));
             }
-            Api::Peer => return self.peer(request).await,
             Api::AppendControl => {
                 let (shard, message): (_, AppendControlRequest) = (self.shard.clone(), request.message()?);
                 self.answer(self.changing, request.reply, async move { shard.append_control(message).await });
             }
-            Api::Hello
-            | Api::Prove
-            | Api::Resolve
-            | Api::CreateTopic
-            | Api::DeleteTopic
-            | Api::AlterTopic
-            | Api::Complain => request.reply.fail(ErrorCode::Misdirected),
+            _ => request.reply.fail(ErrorCode::Misdirected),
         }
         Ok(())
     }
-}
 
-impl<D: Disk> ShardService<D> {
     fn answer<M: Wire>(&self, queue: TaskQueueHandle, reply: Reply, work: impl Future<Output = M> + 'static) {
         self.spawn(queue, async move { reply.send(&work.await) });
     }

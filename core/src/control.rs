@@ -2,9 +2,25 @@
 //!
 //! They go through the same log as batches, so every member agrees on them, and recovery replays them.
 
+use crate::group::{GroupName, InstanceName};
 use crate::ids::*;
 use crate::topic::TopicConfig;
-use crate::wire::codec::{DecodeError, Reader, Wire};
+use crate::wire::codec::{DecodeError, Reader, Wire, wire_struct};
+use crate::wire::group::CommittedOffset;
+
+wire_struct! {
+    /// What a member of a group owns from now on, besides what it owns already.
+    OwnerChange {
+        /// Who; 0: nobody.
+        member: MemberId,
+        /// Its instance name, if it has one.
+        instance: InstanceName,
+        /// How long it may be silent.
+        session_timeout_ms: u32,
+        /// What.
+        partitions: Vec<PartitionKey>,
+    }
+}
 
 /// The body of an entry of kind control. Each is idempotent: applied twice, it is as applied once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,16 +59,48 @@ pub enum ControlEntry {
         /// First offset that is still there.
         log_start: Offset,
     },
+    /// Partitions of a group have other owners.
+    GroupOwners {
+        /// Which group.
+        group: GroupName,
+        /// Its generation with this change.
+        generation: GroupGeneration,
+        /// Who owns what; in order, should they contradict each other.
+        owners: Vec<OwnerChange>,
+    },
+    /// A group goes on elsewhere.
+    GroupCommit {
+        /// Which group.
+        group: GroupName,
+        /// Where.
+        offsets: Vec<CommittedOffset>,
+    },
+    /// Deletes a group.
+    GroupDelete {
+        /// Which.
+        group: GroupName,
+    },
 }
 
 impl ControlEntry {
-    /// The partition concerned.
-    pub const fn partition(&self) -> PartitionKey {
+    /// The partition of this range that is concerned; none: a group is, whose partitions may lie anywhere.
+    pub const fn partition(&self) -> Option<PartitionKey> {
         match self {
             Self::PartitionOpen { partition, .. }
             | Self::PartitionConfig { partition, .. }
             | Self::PartitionDelete { partition }
-            | Self::LogStart { partition, .. } => *partition,
+            | Self::LogStart { partition, .. } => Some(*partition),
+            Self::GroupOwners { .. } | Self::GroupCommit { .. } | Self::GroupDelete { .. } => None,
+        }
+    }
+
+    /// The group that is concerned, if one is.
+    pub const fn group(&self) -> Option<&GroupName> {
+        match self {
+            Self::GroupOwners { group, .. } | Self::GroupCommit { group, .. } | Self::GroupDelete { group } => {
+                Some(group)
+            }
+            _ => None,
         }
     }
 }
@@ -83,23 +131,40 @@ impl Wire for ControlEntry {
                 partition.put(out);
                 log_start.put(out);
             }
+            Self::GroupOwners { group, generation, owners } => {
+                5u16.put(out);
+                group.put(out);
+                generation.put(out);
+                owners.put(out);
+            }
+            Self::GroupCommit { group, offsets } => {
+                6u16.put(out);
+                group.put(out);
+                offsets.put(out);
+            }
+            Self::GroupDelete { group } => {
+                7u16.put(out);
+                group.put(out);
+            }
         }
     }
 
     fn take(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let kind: u16 = reader.take()?;
-        let partition = reader.take()?;
         Ok(match kind {
             1 => Self::PartitionOpen {
-                partition,
+                partition: reader.take()?,
                 config: reader.take()?,
                 version: reader.take()?,
                 start_offset: reader.take()?,
                 previous: reader.take()?,
             },
-            2 => Self::PartitionConfig { partition, config: reader.take()?, version: reader.take()? },
-            3 => Self::PartitionDelete { partition },
-            4 => Self::LogStart { partition, log_start: reader.take()? },
+            2 => Self::PartitionConfig { partition: reader.take()?, config: reader.take()?, version: reader.take()? },
+            3 => Self::PartitionDelete { partition: reader.take()? },
+            4 => Self::LogStart { partition: reader.take()?, log_start: reader.take()? },
+            5 => Self::GroupOwners { group: reader.take()?, generation: reader.take()?, owners: reader.take()? },
+            6 => Self::GroupCommit { group: reader.take()?, offsets: reader.take()? },
+            7 => Self::GroupDelete { group: reader.take()? },
             _ => return Err(DecodeError::Field { field: "control kind" }),
         })
     }

@@ -81,6 +81,11 @@ error_codes! {
     130 DuplicateSequence "duplicate_sequence" false "The batch was stored before and its offset is no longer remembered: count it as stored.";
     131 UnknownProducer "unknown_producer" false "The broker has forgotten this producer: start again with a new producer id.";
     132 ProducerFenced "producer_fenced" false "A newer instance of this producer exists: stop this one.";
+    133 NotAssigned "not_assigned" false "The partition does not belong to this member of the group: drop it; whoever has it commits.";
+    134 MemberFenced "member_fenced" false "Another process uses this instance name: stop this one, or give it another name.";
+    135 UnknownMember "unknown_member" false "The group does not know this member (any more): drop what it had, and join anew.";
+    136 UnknownGroup "unknown_group" false "No group of this name: check the spelling.";
+    137 GroupNotEmpty "group_not_empty" false "The group has members that own this: stop them first.";
     140 DataDamaged "data_damaged" false "The stored bytes are damaged, the broker's log names file and place: go on behind them, or repair from a neighbour or a backup.";
     150 Internal "internal" false "The server has a defect: its log has the details; please report it.";
 }

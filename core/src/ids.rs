@@ -81,6 +81,12 @@ ids! {
     OperationId(u64);
     /// Milliseconds since the Unix epoch.
     Timestamp(i64);
+    /// Random and non-zero, drawn by a consumer whenever it joins a group; 0: a tool, or nobody.
+    MemberId(u64);
+    /// Counts the changes of a group's ownership; only ever grows while the group lives. 0: nothing was told yet.
+    GroupGeneration(u64);
+    /// Number of a member's request to its group; grows with each, attempts included.
+    GroupSequence(u64);
     /// Number of a topic's settings; only ever grows, so that an old change that arrives late does not undo a newer one.
     ConfigVersion(u64);
 }
@@ -106,6 +112,19 @@ impl ConfigVersion {
 
 impl Epoch {
     /// The epoch after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl MemberId {
+    /// Not a member: a tool that commits for a group, or nobody that owns a partition.
+    pub const NONE: Self = Self(0);
+}
+
+impl GroupGeneration {
+    /// The generation after this one.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)

@@ -13,6 +13,7 @@ pub mod coordination;
 pub mod dedup;
 pub mod entry;
 pub mod error_code;
+pub mod group;
 pub mod ids;
 pub mod limits;
 pub mod range_state;

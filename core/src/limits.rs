@@ -146,6 +146,57 @@ pub const PRODUCERS_PER_PARTITION_MAX: u32 = 1024;
 /// Producers remembered per range.
 pub const PRODUCERS_PER_RANGE_MAX: u32 = 16_384;
 
+/// Letters of a group's name, and of a member's instance name.
+pub const GROUP_NAME_BYTES_MAX: usize = 249;
+/// Members of a group.
+pub const GROUP_MEMBERS_MAX: usize = 1_024;
+/// Groups of a range.
+pub const GROUPS_PER_RANGE_MAX: usize = 10_000;
+/// Partitions of a group: those its members subscribe to, and those it has commits of. A member that owns all of them says
+/// so in one request.
+pub const GROUP_PARTITIONS_MAX: usize = 65_536;
+/// Topics that a member subscribes to.
+pub const GROUP_TOPICS_MAX: usize = 4_096;
+/// Partitions of one commit.
+pub const COMMIT_PARTITIONS_MAX: usize = 10_000;
+/// What a commit says besides its offset.
+pub const COMMIT_METADATA_BYTES_MAX: usize = 256;
+/// What the log keeps of a range's groups, as a snapshot has it.
+pub const GROUPS_STATE_BYTES_MAX: u64 = 32 << 20;
+/// What a coordinator knows of its members besides.
+pub const GROUPS_MEMORY_BYTES_MAX: u64 = 64 << 20;
+/// Requests about groups that wait in one range.
+pub const GROUP_REQUESTS_WAITING_MAX: usize = 16_384;
+/// Partitions whose owner changes by one entry; more take several.
+pub const OWNERS_ENTRY_PARTITIONS_MAX: usize = 16_384;
+/// Commits that go into one entry, in bytes, unless one request alone has more.
+pub const COMMIT_ENTRY_BYTES_MAX: usize = 256 << 10;
+/// Processes of a group whose instance name went to another one, that are remembered by its coordinator.
+pub const FENCED_MEMBERS_REMEMBERED_MAX: usize = 1_024;
+/// Shortest time after which a silent member is expelled.
+pub const SESSION_TIMEOUT_MS_MIN: u32 = 1_000;
+/// The same unless its user says otherwise.
+pub const SESSION_TIMEOUT_MS_DEFAULT: u32 = 10_000;
+/// The same at most.
+pub const SESSION_TIMEOUT_MS_MAX: u32 = 600_000;
+/// Longest wait of a heartbeat for something new; never more than a third of its session time-out.
+pub const HEARTBEAT_WAIT_MS_MAX: u32 = 3_000;
+/// How long a member may keep a partition that it was asked to give back.
+pub const REVOCATION_TIMEOUT_MS: u64 = 60_000;
+/// Between two computations of who should have what.
+pub const REBALANCE_PAUSE_MS: u64 = 50;
+/// What a balanced assignment may cost: subscriptions looked at. Past it, what was reached counts: complete, but perhaps
+/// not balanced among members of different subscriptions.
+pub const ASSIGNMENT_WORK_MAX: usize = 4_000_000;
+/// A group without members and without an entry for so long is deleted.
+pub const GROUP_KEPT_MS: i64 = 7 * 24 * 3_600_000;
+/// How often a coordinator looks for such groups.
+pub const GROUP_EXPIRY_LOOK_MS: u64 = 60_000;
+/// A coordinator that is not told of time for longer was not there: nobody is silent meanwhile.
+pub const COORDINATOR_GAP_MS_MAX: u64 = 5 * TICK_MS;
+/// Groups in one answer to a group-list, in bytes; the ranges that do not fit are asked for again.
+pub const GROUP_LIST_BYTES_MAX: usize = 8 << 20;
+
 /// Letters of a topic name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// Partitions of one topic.
@@ -336,5 +387,10 @@ const _: () = assert!(FLUSH_BYTES_MAX.is_multiple_of(BLOCK_BYTES) && UNCOPIED_BO
 const _: () = assert!(HEARTBEAT_TICKS * 4 <= SUSPICION_TICKS && SUSPICION_TICKS < SILENCE_TICKS_MAX);
 // 7 nodes of 10 digits, twice, and the words around them, in a record of a coordinator.
 const _: () = assert!(OPERATION_MOVES_MAX * (2 * CHAIN_MAX * 11 + 80) < COORDINATOR_VALUE_BYTES_MAX);
+// A footer has room for groups beside producers and partitions; a heartbeat for all of a group's partitions and topics.
+const _: () = assert!(GROUPS_STATE_BYTES_MAX * 2 <= SNAPSHOT_BYTES_MAX);
+const _: () = assert!(GROUP_PARTITIONS_MAX * 12 + GROUP_TOPICS_MAX * 12 + 4096 < REQUEST_HEAD_BYTES_MAX as usize);
+const _: () = assert!(OWNERS_ENTRY_PARTITIONS_MAX * 12 < FLUSH_BYTES_MAX as usize);
+const _: () = assert!(HEARTBEAT_WAIT_MS_MAX * 3 <= SESSION_TIMEOUT_MS_DEFAULT);
 const _: () = assert!(RANGES_DEFAULT.is_power_of_two() && RANGES_PER_CHUNK.is_power_of_two());
 const _: () = assert!(BATCH_BODY_BYTES_MAX < FETCH_BYTES_MAX && RECORD_BYTES_MAX < BATCH_BODY_BYTES_MAX);

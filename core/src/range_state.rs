@@ -1,4 +1,4 @@
-//! What a range log adds up to: its end, its partitions, its producers.
+//! What a range log adds up to: its end, its partitions, its producers, its groups.
 //!
 //! A pure fold over entries. Recovery folds the snapshot of the last footer and the entries behind it; a head folds each
 //! entry as it appends it. Equal logs give equal states and equal snapshots.
@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use crate::control::ControlEntry;
 use crate::dedup::ProducerTable;
 use crate::entry::{EntryHeader, EntryKind};
+use crate::group::GroupTable;
 use crate::ids::*;
 use crate::topic::TopicConfig;
 use crate::wire::codec::{DecodeError, Reader, Wire, wire_struct};
 
 /// Version of a snapshot's form.
-const SNAPSHOT_VERSION: u16 = 1;
+const SNAPSHOT_VERSION: u16 = 2;
+/// The form of releases that knew no groups.
+const SNAPSHOT_VERSION_WITHOUT_GROUPS: u16 = 1;
 
 wire_struct! {
     /// A partition that is open in this range.
@@ -39,6 +42,7 @@ pub struct RangeState {
     last_append_timestamp: Timestamp,
     partitions: BTreeMap<PartitionKey, PartitionState>,
     producers: ProducerTable,
+    groups: GroupTable,
 }
 
 impl RangeState {
@@ -72,14 +76,22 @@ impl RangeState {
         &self.producers
     }
 
-    /// Whether a control entry would change nothing, because its effect is there already.
+    /// The groups.
+    pub const fn groups(&self) -> &GroupTable {
+        &self.groups
+    }
+
+    /// Whether a control entry would change nothing, because its effect is there already. What groups do counts as done only
+    /// when it is appended: their coordinator says nothing twice.
     pub fn holds(&self, entry: &ControlEntry) -> bool {
-        let partition = self.partition(entry.partition());
+        let partition = entry.partition().and_then(|partition| self.partition(partition));
         match entry {
             ControlEntry::PartitionOpen { .. } => partition.is_some(),
             ControlEntry::PartitionConfig { version, .. } => partition.is_none_or(|p| p.config_version >= *version),
             ControlEntry::PartitionDelete { .. } => partition.is_none(),
             ControlEntry::LogStart { log_start, .. } => partition.is_none_or(|p| p.log_start >= *log_start),
+            ControlEntry::GroupOwners { .. } | ControlEntry::GroupCommit { .. } => false,
+            ControlEntry::GroupDelete { group } => self.groups.get(group).is_none(),
         }
     }
 
@@ -91,7 +103,7 @@ impl RangeState {
         self.last_epoch = header.epoch;
         self.last_append_timestamp = header.append_timestamp;
         match control {
-            Some(control) => self.apply_control(control),
+            Some(control) => self.apply_control(control, header.append_timestamp),
             None => {
                 if let Some(partition) = self.partitions.get_mut(&header.partition_key()) {
                     partition.next_offset = header.next_offset();
@@ -123,7 +135,7 @@ impl RangeState {
         self.end = end;
     }
 
-    fn apply_control(&mut self, control: &ControlEntry) {
+    fn apply_control(&mut self, control: &ControlEntry, appended: Timestamp) {
         match control {
             ControlEntry::PartitionOpen { partition, config, version, start_offset, previous } => {
                 self.partitions.entry(*partition).or_insert(PartitionState {
@@ -150,10 +162,13 @@ impl RangeState {
                     state.log_start = state.log_start.max((*log_start).min(state.next_offset));
                 }
             }
+            ControlEntry::GroupOwners { .. } | ControlEntry::GroupCommit { .. } | ControlEntry::GroupDelete { .. } => {
+                self.groups.apply(control, appended);
+            }
         }
     }
 
-    /// The state as bytes, for a footer (`docs/DATA_FILE.md`, "Snapshot").
+    /// The state as bytes, for a footer (`docs/DATA_FILE.md`, section 12).
     pub fn snapshot(&self) -> Vec<u8> {
         self.to_bytes()
     }
@@ -176,17 +191,38 @@ impl Wire for RangeState {
             state.put(out);
         }
         self.producers.put(out);
+        self.groups.put(out);
     }
 
     fn take(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        if reader.take::<u16>()? != SNAPSHOT_VERSION {
-            return Err(DecodeError::Field { field: "snapshot version" });
-        }
+        let has_groups = match reader.take::<u16>()? {
+            SNAPSHOT_VERSION => true,
+            SNAPSHOT_VERSION_WITHOUT_GROUPS => false,
+            _ => return Err(DecodeError::Field { field: "snapshot version" }),
+        };
         let (end, last_epoch, last_append_timestamp) = (reader.take()?, reader.take()?, reader.take()?);
         let mut partitions = BTreeMap::new();
         for _ in 0..reader.take::<u32>()? {
             partitions.insert(reader.take()?, reader.take()?);
         }
-        Ok(Self { end, last_epoch, last_append_timestamp, partitions, producers: reader.take()? })
+        let producers = reader.take()?;
+        let groups = if has_groups { reader.take()? } else { GroupTable::default() };
+        Ok(Self { end, last_epoch, last_append_timestamp, partitions, producers, groups })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_of_a_release_without_groups_is_read() {
+        let state = RangeState { last_epoch: Epoch(7), ..RangeState::default() };
+        let mut old = state.snapshot();
+        old[..2].copy_from_slice(&SNAPSHOT_VERSION_WITHOUT_GROUPS.to_le_bytes());
+        old.truncate(old.len() - size_of::<u32>());
+        assert_eq!(RangeState::restore(&old), Ok(state));
+        old[0] = 3;
+        assert_eq!(RangeState::restore(&old), Err(DecodeError::Field { field: "snapshot version" }));
     }
 }

@@ -100,12 +100,13 @@ impl TopicState {
 
 /// Checks a topic name: 1 to 249 of `A-Z a-z 0-9 . _ -`, and neither `.` nor `..`.
 pub fn check_name(name: &str) -> Result<(), ErrorCode> {
+    if is_name(name, limits::TOPIC_NAME_BYTES_MAX) { Ok(()) } else { Err(ErrorCode::InvalidTopicName) }
+}
+
+/// Whether a text is a name as topics and groups have it.
+pub(crate) fn is_name(name: &str, bytes_max: usize) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let ok = (1..=limits::TOPIC_NAME_BYTES_MAX).contains(&name.len())
-        && name.bytes().all(allowed)
-        && name != "."
-        && name != "..";
-    if ok { Ok(()) } else { Err(ErrorCode::InvalidTopicName) }
+    (1..=bytes_max).contains(&name.len()) && name.bytes().all(allowed) && name != "." && name != ".."
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod controller;
 pub mod data;
 pub mod error_reply;
 pub mod frame;
+pub mod group;
 pub mod hello;
 pub mod peer;
 pub mod resolve;
@@ -14,6 +15,7 @@ pub use controller::*;
 pub use data::*;
 pub use error_reply::ErrorReply;
 pub use frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, encode_frame};
+pub use group::*;
 pub use hello::*;
 pub use peer::{ComplainRequest, RunBytes};
 pub use resolve::*;
@@ -35,6 +37,18 @@ pub enum Api {
     ListOffsets = 12,
     /// Deletes the oldest records of partitions.
     DeleteRecords = 13,
+    /// A group's member says what it has, and waits for news.
+    GroupHeartbeat = 14,
+    /// Commits offsets of a group.
+    GroupCommit = 15,
+    /// Where a group is.
+    GroupOffsets = 16,
+    /// Who is in a group.
+    GroupDescribe = 17,
+    /// Which groups there are.
+    GroupList = 18,
+    /// Deletes a group without members.
+    GroupDelete = 19,
     /// The map: nodes, rings, topics.
     Resolve = 20,
     /// Creates a topic.
@@ -71,6 +85,12 @@ impl Api {
             11 => Self::Fetch,
             12 => Self::ListOffsets,
             13 => Self::DeleteRecords,
+            14 => Self::GroupHeartbeat,
+            15 => Self::GroupCommit,
+            16 => Self::GroupOffsets,
+            17 => Self::GroupDescribe,
+            18 => Self::GroupList,
+            19 => Self::GroupDelete,
             20 => Self::Resolve,
             21 => Self::CreateTopic,
             22 => Self::DeleteTopic,

@@ -9,7 +9,8 @@ use std::cell::Cell;
 use std::fmt::Debug;
 
 use minikafka_core::chain::peer::{Complaint, ComplaintReason, CopyOutcome, PeerBody, PeerMessage};
-use minikafka_core::control::ControlEntry;
+use minikafka_core::control::{ControlEntry, OwnerChange};
+use minikafka_core::group::{GroupName, GroupTable, InstanceName};
 use minikafka_core::range_state::RangeState;
 use minikafka_core::topic::{TopicConfig, TopicConfigChange, TopicState};
 use minikafka_core::wire::frame::{Envelope, FrameLimits};
@@ -112,6 +113,17 @@ fn check_all(bytes: &[u8]) -> Result<(), TestCaseError> {
     check::<LearnReply>(bytes)?;
     check::<PeerMessage<RunBytes>>(bytes)?;
     check::<ComplainRequest>(bytes)?;
+    check::<GroupHeartbeatRequest>(bytes)?;
+    check::<GroupHeartbeatReply>(bytes)?;
+    check::<GroupCommitRequest>(bytes)?;
+    check::<GroupCommitReply>(bytes)?;
+    check::<GroupOffsetsRequest>(bytes)?;
+    check::<GroupOffsetsReply>(bytes)?;
+    check::<GroupDescribeRequest>(bytes)?;
+    check::<GroupDescribeReply>(bytes)?;
+    check::<GroupListRequest>(bytes)?;
+    check::<GroupListReply>(bytes)?;
+    check::<GroupDeleteRequest>(bytes)?;
     check::<ControlEntry>(bytes)
 }
 
@@ -120,13 +132,79 @@ const PARTITION: PartitionKey = PartitionKey { topic: TopicId(3), partition: Par
 const CONFIG: TopicConfig =
     TopicConfig { retention_ms: -1, retention_bytes: 5, batch_bytes_max: 6, produce_bytes_per_second: 7 };
 
-fn control_entries() -> [ControlEntry; 4] {
+fn control_entries() -> Vec<ControlEntry> {
     let (partition, config, version) = (PARTITION, CONFIG, ConfigVersion(9));
-    [
+    let (group, instance) = (group(), InstanceName::new("worker-1").expect("a good name"));
+    let owner = OwnerChange { member: MemberId(5), instance, session_timeout_ms: 6, partitions: vec![PARTITION; 3] };
+    let (generation, owners) = (GroupGeneration(7), vec![owner; 3]);
+    vec![
         ControlEntry::PartitionOpen { partition, config, version, start_offset: Offset(7), previous: Some(RANGE) },
         ControlEntry::PartitionConfig { partition, config, version },
         ControlEntry::PartitionDelete { partition },
         ControlEntry::LogStart { partition, log_start: Offset(8) },
+        ControlEntry::GroupOwners { group: group.clone(), generation, owners },
+        ControlEntry::GroupCommit { group: group.clone(), offsets: vec![committed(); 3] },
+        ControlEntry::GroupDelete { group },
+    ]
+}
+
+fn group() -> GroupName {
+    GroupName::new("billing").expect("a good name")
+}
+
+fn committed() -> CommittedOffset {
+    CommittedOffset { partition: PARTITION, offset: Offset(9), metadata: "note".into() }
+}
+
+/// Messages about groups with lists, texts and options in them.
+fn group_messages() -> Vec<Vec<u8>> {
+    let (range, epoch, instance) = (RANGE, Epoch(1), InstanceName::none());
+    let subscription = TopicSubscription { topic: TopicId(3), partitions: 8 };
+    let heartbeat = GroupHeartbeatRequest {
+        range,
+        epoch,
+        group: group(),
+        member: MemberId(5),
+        sequence: GroupSequence(2),
+        generation: GroupGeneration(3),
+        instance: instance.clone(),
+        client_name: "client".into(),
+        session_timeout_ms: 4,
+        wait_ms_max: 5,
+        intent: MemberIntent::Leave,
+        subscribed: Some(vec![subscription; 3]),
+        owned: Some(vec![PARTITION; 3]),
+    };
+    let assigned = AssignedPartition { partition: PARTITION, committed: Some(Offset(4)) };
+    let commit = GroupCommitRequest {
+        range,
+        epoch,
+        group: group(),
+        member: MemberId(5),
+        sequence: GroupSequence(2),
+        offsets: vec![committed(); 3],
+    };
+    let outcome = CommitOutcome { partition: PARTITION, error: Some(ErrorCode::NotAssigned) };
+    let member = MemberDescription {
+        member: MemberId(5),
+        instance,
+        client_name: "client".into(),
+        silent_ms: 6,
+        topics: vec![TopicId(3); 3],
+        owned: vec![PARTITION; 3],
+        target: vec![PARTITION; 3],
+    };
+    let (generation, phase) = (GroupGeneration(3), GroupPhase::Stable);
+    let groups = vec![GroupSummary { group: group(), phase, members: 4 }; 3];
+    vec![
+        heartbeat.to_bytes(),
+        GroupHeartbeatReply { generation, assigned: vec![assigned; 3] }.to_bytes(),
+        commit.to_bytes(),
+        GroupCommitReply { partitions: vec![outcome; 3] }.to_bytes(),
+        GroupOffsetsRequest { range, epoch, group: group(), partitions: Some(vec![PARTITION; 3]) }.to_bytes(),
+        GroupOffsetsReply { offsets: vec![committed(); 3] }.to_bytes(),
+        GroupDescribeReply { generation, phase, members: vec![member; 3] }.to_bytes(),
+        GroupListReply { ranges: vec![ListedGroups { range, error: None, epoch, groups }; 3] }.to_bytes(),
     ]
 }
 
@@ -162,6 +240,7 @@ fn good_messages() -> Vec<Vec<u8>> {
     let chain = RangeChain { epoch: Epoch(4), places: vec![ChainPlace { node: NodeId(1), shard: ShardId(0) }; 2] };
     let resolved = ResolveReply {
         cluster: ClusterId(1),
+        internal_ring: RingId(1),
         nodes: vec![NodeAddress { node: NodeId(1), rack: "a".into(), shards: vec!["host:1".into(), "host:2".into()] }],
         rings: vec![RingMap { ring: RingId(1), replication: 1, chains: vec![chain; 4] }],
         topics: vec![topic(); 2],
@@ -185,7 +264,8 @@ fn good_messages() -> Vec<Vec<u8>> {
     let complaints = vec![Complaint { range, epoch, by: NodeId(1), about: NodeId(2), reason }; 3];
     all.extend([entries, reply].map(|body| PeerMessage::<RunBytes> { range, epoch, body }.to_bytes()));
     all.push(ComplainRequest { complaints }.to_bytes());
-    all.extend(control_entries().map(|entry| entry.to_bytes()));
+    all.extend(control_entries().iter().map(Wire::to_bytes));
+    all.extend(group_messages());
     all
 }
 
@@ -269,6 +349,9 @@ proptest! {
     #[test]
     fn snapshots_that_were_spoiled(spoiling in spoiling(), behind in vec(any::<u8>(), 0..400)) {
         check::<RangeState>(&spoil(RangeState::default().snapshot(), spoiling.clone()))?;
+        let mut groups = GroupTable::default();
+        control_entries().iter().for_each(|entry| groups.apply(entry, Timestamp(1)));
+        check::<GroupTable>(&spoil(groups.to_bytes(), spoiling))?;
         // A version that is known, then anything.
         let version = RangeState::default().snapshot()[..2].to_vec();
         check::<RangeState>(&[version, behind].concat())?;

@@ -36,6 +36,7 @@ pub(crate) async fn resolve(shared: &Shared, request: ResolveRequest) -> Result<
     let map = shared.map.current();
     let reply = ResolveReply {
         cluster: shared.cluster.cluster,
+        internal_ring: RingId(shared.cluster.internal_replication),
         nodes: if request.with_rings { nodes(&map) } else { Vec::new() },
         rings: if request.with_rings { rings(&map) } else { Vec::new() },
         topics,

@@ -87,6 +87,17 @@ pub fn messages(data: &[u8]) {
     round_trip::<MeasureReply>(data);
     round_trip::<PeerMessage<RunBytes>>(data);
     round_trip::<ComplainRequest>(data);
+    round_trip::<GroupHeartbeatRequest>(data);
+    round_trip::<GroupHeartbeatReply>(data);
+    round_trip::<GroupCommitRequest>(data);
+    round_trip::<GroupCommitReply>(data);
+    round_trip::<GroupOffsetsRequest>(data);
+    round_trip::<GroupOffsetsReply>(data);
+    round_trip::<GroupDescribeRequest>(data);
+    round_trip::<GroupDescribeReply>(data);
+    round_trip::<GroupListRequest>(data);
+    round_trip::<GroupListReply>(data);
+    round_trip::<GroupDeleteRequest>(data);
     round_trip::<RangeState>(data);
 }
 
@@ -208,7 +219,7 @@ pub fn control(data: &[u8]) {
         let (header, _) = batch_header(&[0; 16]).expect("long enough for a header");
         let header = EntryHeader { kind: EntryKind::Control, body_format: BodyFormat::Control, index, ..header };
         state.apply(&header, Some(&control));
-        let partition = state.partition(control.partition());
+        let partition = control.partition().and_then(|partition| state.partition(partition));
         assert!(partition.is_none_or(|partition| partition.log_start <= partition.next_offset));
     }
     assert_eq!(RangeState::restore(&state.snapshot()).as_ref(), Ok(&state), "a state is what its snapshot says");

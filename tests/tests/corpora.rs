@@ -376,5 +376,22 @@ fn record_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let framed: Vec<Vec<u8>> = framed.collect();
     seeds.extend(framed.iter().enumerate().map(|(at, bytes)| ("control", at.to_string(), bytes.clone())));
     seeds.push(("control", "all".to_owned(), framed.concat()));
+    seeds.extend(group_seeds());
+    seeds
+}
+
+fn group_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
+    let groups = vectors("groups.json");
+    let framed = |entry: &Value| {
+        let bytes = hex(&entry["bytes"]);
+        [vec![u8::try_from(bytes.len()).expect("a short entry")], bytes].concat()
+    };
+    let mut seeds = Vec::new();
+    for (field, kind) in [("control_entries", "group"), ("malformed_control_entries", "bad-group")] {
+        seeds.extend(list(&groups, field).map(|(name, entry)| ("control", format!("{kind}-{name}"), framed(entry))));
+    }
+    let all = list(&groups, "control_entries").flat_map(|(_, entry)| framed(entry)).collect();
+    seeds.push(("control", "groups".to_owned(), all));
+    seeds.push(("messages", "snapshot-with-groups".to_owned(), hex(&groups["snapshot"]["bytes"])));
     seeds
 }

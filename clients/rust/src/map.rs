@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use minikafka_core::ring::{range_of_token, token};
+use minikafka_core::group::GroupName;
+use minikafka_core::ring::{group_range, range_of_token, token};
 use minikafka_core::wire::{NodeAddress, ResolveReply, RingMap, TopicDescription};
 use minikafka_core::{ClusterId, Epoch, NodeId, Partition, PartitionKey, RangeId, RangeKey, RingId, TopicId, limits};
 
@@ -19,6 +20,7 @@ pub(crate) use keeper::MapKeeper;
 pub struct ClusterMap {
     version: u64,
     cluster: ClusterId,
+    internal_ring: RingId,
     nodes: HashMap<NodeId, Node>,
     rings: HashMap<RingId, RingMap>,
     topics: HashMap<Arc<str>, Arc<TopicDescription>>,
@@ -98,6 +100,18 @@ impl ClusterMap {
         Some(RangeKey { ring: topic.ring, range })
     }
 
+    /// The range of a consumer group, whose head coordinates it. None when its ring is unknown.
+    pub fn range_of_group(&self, group: &GroupName) -> Option<RangeKey> {
+        let ranges = self.rings.get(&self.internal_ring)?.chains.len() as u32;
+        Some(RangeKey { ring: self.internal_ring, range: group_range(group, ranges) })
+    }
+
+    /// Every range in which consumer groups may lie.
+    pub fn group_ranges(&self) -> impl Iterator<Item = RangeKey> {
+        let ranges = self.rings.get(&self.internal_ring).map_or(0, |ring| ring.chains.len() as u32);
+        (0..ranges).map(|range| RangeKey { ring: self.internal_ring, range: RangeId(range) })
+    }
+
     /// The head of a range's chain. None when the range has no chain, or its head no known address.
     pub fn owner_of(&self, range: RangeKey) -> Option<RangeOwner> {
         let head = self.members_of(range).next().filter(|member| member.is_head)?;
@@ -134,7 +148,8 @@ impl ClusterMap {
         let shards = |shards: Vec<String>| shards.into_iter().map(Arc::from).collect();
         let node = |node: NodeAddress| (node.node, Node { rack: node.rack.into(), shards: shards(node.shards) });
         let nodes = reply.nodes.into_iter().map(node).collect();
-        Ok(Self { version: self.version + 1, cluster: reply.cluster, nodes, rings, topics })
+        let (cluster, internal_ring) = (reply.cluster, reply.internal_ring);
+        Ok(Self { version: self.version + 1, cluster, internal_ring, nodes, rings, topics })
     }
 
     /// Gateways may lag behind each other; a client never goes back to an older epoch of a range.

@@ -119,7 +119,7 @@ wire_numbers! { u8 u16 u32 u64 i16 i32 i64 }
 wire_ids! {
     RingId RangeId NodeId ShardId StoreId Incarnation Epoch LogIndex RunningHash TopicId Partition Offset ProducerId
     ProducerEpoch Sequence WriterId ClusterId Timestamp ConfigVersion
-    StreamId CopyId
+    StreamId CopyId MemberId GroupGeneration GroupSequence
 }
 
 impl Wire for bool {

@@ -100,6 +100,8 @@ wire_struct! {
     ResolveReply {
         /// The cluster.
         cluster: ClusterId,
+        /// The ring on which consumer groups lie.
+        internal_ring: RingId,
         /// Live nodes.
         nodes: Vec<NodeAddress>,
         /// Every ring in use.

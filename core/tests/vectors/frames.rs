@@ -31,7 +31,7 @@ struct Frames {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Frame {
+pub struct Frame {
     name: String,
     api: u16,
     version: u8,
@@ -60,14 +60,14 @@ struct MalformedHead {
 }
 
 /// Decodes a head and encodes it again.
-type Again = fn(&[u8]) -> Result<Vec<u8>, DecodeError>;
+pub type Again = fn(&[u8]) -> Result<Vec<u8>, DecodeError>;
 
 fn again<M: Wire>(head: &[u8]) -> Result<Vec<u8>, DecodeError> {
     M::from_bytes(head).map(|message| message.to_bytes())
 }
 
-const RANGE: RangeKey = RangeKey { ring: RingId(1), range: RangeId(209) };
-const PARTITION: PartitionKey = PartitionKey { topic: TopicId(0x0123_4567_89ab_cdef), partition: Partition(3) };
+pub const RANGE: RangeKey = RangeKey { ring: RingId(1), range: RangeId(209) };
+pub const PARTITION: PartitionKey = PartitionKey { topic: TopicId(0x0123_4567_89ab_cdef), partition: Partition(3) };
 const CONFIG: TopicConfig = TopicConfig {
     retention_ms: -1,
     retention_bytes: 1 << 40,
@@ -75,7 +75,7 @@ const CONFIG: TopicConfig = TopicConfig {
     produce_bytes_per_second: 100_000_000,
 };
 
-fn frame<M: Wire>(name: &str, envelope: Envelope, message: &M, bulk_bytes: u32, fields: Value) -> (Frame, Again) {
+pub fn frame<M: Wire>(name: &str, envelope: Envelope, message: &M, bulk_bytes: u32, fields: Value) -> (Frame, Again) {
     let head = message.to_bytes();
     let mut bytes = Vec::new();
     encode_frame(&mut bytes, envelope, &head, bulk_bytes);
@@ -94,11 +94,11 @@ fn frame<M: Wire>(name: &str, envelope: Envelope, message: &M, bulk_bytes: u32, 
     (frame, again::<M>)
 }
 
-fn ask(api: Api) -> Envelope {
+pub fn ask(api: Api) -> Envelope {
     Envelope::request(api, 7)
 }
 
-fn answer(api: Api, error: Option<ErrorCode>) -> Envelope {
+pub fn answer(api: Api, error: Option<ErrorCode>) -> Envelope {
     Envelope { is_reply: true, error, ..Envelope::request(api, 0xfedc_ba98_7654_3210) }
 }
 
@@ -249,8 +249,13 @@ fn directory() -> Vec<(Frame, Again)> {
     let node = NodeAddress { node: NodeId(1), rack: String::new(), shards: vec!["127.0.0.1:19100".into()] };
     let resolve =
         ResolveRequest { topics: vec!["orders".into()], all_topics: false, with_rings: true, create_missing: false };
-    let reply =
-        ResolveReply { cluster: ClusterId(42), nodes: vec![node], rings: vec![ring], topics: vec![topic.clone()] };
+    let reply = ResolveReply {
+        cluster: ClusterId(42),
+        internal_ring: RingId(1),
+        nodes: vec![node],
+        rings: vec![ring],
+        topics: vec![topic.clone()],
+    };
     let create =
         CreateTopicRequest { name: "orders".into(), partitions: 8, replication: 0, config: CONFIG, timeout_ms: 10_000 };
     let change =
@@ -263,7 +268,7 @@ fn directory() -> Vec<(Frame, Again)> {
     let topic_fields = json!({"name": "orders", "error": 0, "topic": PARTITION.topic.0, "partitions": 8, "ring": 1,
         "state": 2, "config": config, "placement": [{"partition": 2, "range": 7}]});
     let chain_fields = json!({"epoch": 5, "places": [{"node": 1, "shard": 0}]});
-    let reply_fields = json!({"cluster": 42, "nodes": [{"node": 1, "rack": "", "shards": ["127.0.0.1:19100"]}],
+    let reply_fields = json!({"cluster": 42, "internal_ring": 1, "nodes": [{"node": 1, "rack": "", "shards": ["127.0.0.1:19100"]}],
         "rings": [{"ring": 1, "replication": 1, "chains": [chain_fields, chain_fields]}], "topics": [topic_fields]});
     let resolve_fields =
         json!({"topics": ["orders"], "all_topics": false, "with_rings": true, "create_missing": false});
@@ -496,6 +501,24 @@ fn malformed_heads(frames: &[Frame]) -> Vec<MalformedHead> {
         spoiled("a refusal without a reason", "peer_stream_refused", "field", &|head| head[23..25].fill(0)),
         spoiled("an unknown purpose of a copy", "peer_copy_request_learn", "field", &|head| head[67] = 4),
         spoiled("an unknown reason to complain", "complain", "field", &|head| head[26] = 5),
+        spoiled("a group without a name", "group_describe", "field", &|head| {
+            head.truncate(16);
+            head[14..16].fill(0);
+        }),
+        spoiled("a group's name with a space", "group_delete", "field", &|head| head[17] = b' '),
+        spoiled("an unknown intent", "group_heartbeat_leave", "field", &|head| {
+            let intent = head.len() - 3;
+            head[intent] = 3;
+        }),
+        spoiled("a commit with metadata of 257 bytes", "group_commit", "field", &|head| {
+            head.truncate(head.len() - 2 - 4);
+            head.extend_from_slice(&257u16.to_le_bytes());
+            head.extend_from_slice(&[b'x'; 257]);
+        }),
+        spoiled("an unknown state of a group", "group_list_reply", "field", &|head| {
+            let state = head.len() - 5;
+            head[state] = 3;
+        }),
     ]
 }
 
@@ -524,11 +547,20 @@ fn read_frame(bytes: &[u8]) -> Result<FrameHeader, FrameError> {
 
 #[test]
 fn frames() {
-    let (frames, agains): (Vec<_>, Vec<_>) =
-        [opening(), data(crate::entries::produced()), deletion(), directory(), control(), change(), peers(), copies()]
-            .into_iter()
-            .flatten()
-            .unzip();
+    let (frames, agains): (Vec<_>, Vec<_>) = [
+        opening(),
+        data(crate::entries::produced()),
+        deletion(),
+        directory(),
+        control(),
+        change(),
+        peers(),
+        copies(),
+        crate::groups::frames(),
+    ]
+    .into_iter()
+    .flatten()
+    .unzip();
     let malformed_frames = malformed_frames(&frames[0].frame.0);
     let malformed_heads = malformed_heads(&frames);
     let stored = golden("frames.json", &Frames { about: ABOUT.into(), frames, malformed_frames, malformed_heads });

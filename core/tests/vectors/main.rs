@@ -8,6 +8,7 @@ mod batches;
 mod checksums;
 mod entries;
 mod frames;
+mod groups;
 mod malformed;
 
 use std::path::PathBuf;

@@ -177,12 +177,13 @@ fn strike_out(
     let is_deleting = left.state == TopicState::Deleting;
     for (asked, outcome) in request.entries.iter().zip(reply.entries) {
         let AppendControlOutcome { range, error, epoch } = outcome;
+        let Some(PartitionKey { partition, .. }) = asked.entry.partition() else { continue };
         match error {
             _ if range != asked.range => tracing::error!(%range, "a shard answered about another range"),
-            None => drop(left.partitions.remove(&asked.entry.partition().partition)),
+            None => drop(left.partitions.remove(&partition)),
             // Never opened, or deleted before: what was wanted.
             Some(ErrorCode::UnknownPartition) if is_deleting => {
-                left.partitions.remove(&asked.entry.partition().partition);
+                left.partitions.remove(&partition);
             }
             Some(ErrorCode::NotOwner | ErrorCode::Stale) => {
                 // Only a hint: it comes again while it is true.

@@ -15,6 +15,7 @@ fn reply(epoch: u64, head: u32) -> ResolveReply {
     };
     ResolveReply {
         cluster: ClusterId(9),
+        internal_ring: RingId(3),
         nodes: vec![node(1), node(2)],
         rings: vec![RingMap { ring: RingId(3), replication: 3, chains: vec![chain; 4] }],
         topics: vec![TopicDescription {

@@ -103,7 +103,7 @@ impl Replica {
 
     /// A topic id is never used again, so whatever opens a partition of a deleted one comes late.
     fn check_life(&mut self, entry: &ControlEntry) -> Result<(), ErrorCode> {
-        let topic = entry.partition().topic;
+        let Some(PartitionKey { topic, .. }) = entry.partition() else { return Ok(()) };
         let is_deleted = self.deleted_topics.contains(&topic);
         match entry {
             ControlEntry::PartitionOpen { .. } if is_deleted => return Err(ErrorCode::UnknownTopic),
@@ -163,7 +163,9 @@ fn refusal_of(verdict: &DedupVerdict) -> ErrorCode {
 }
 
 pub(super) fn control_header(range: RangeKey, entry: &ControlEntry, body: &[u8]) -> EntryHeader {
-    let PartitionKey { topic, partition } = entry.partition();
+    // What concerns a group lies in no partition: topic 0 is nobody's.
+    let nowhere = PartitionKey { topic: TopicId(0), partition: Partition(0) };
+    let PartitionKey { topic, partition } = entry.partition().unwrap_or(nowhere);
     EntryHeader {
         kind: EntryKind::Control,
         body_format: BodyFormat::Control,

@@ -93,7 +93,7 @@ pub(super) struct Uncommitted {
     pub hash: RunningHash,
     /// None: a control entry.
     pub partition: Option<PartitionKey>,
-    /// The partition of either kind.
+    /// The partition of either kind; of a control entry about a group, topic 0, which is nobody's.
     pub concerns: PartitionKey,
     pub base_offset: Offset,
     pub next_offset: Offset,

@@ -132,7 +132,7 @@ impl FakeNode {
     /// Puts the settings of a topic back to the default ones, as if no alteration had arrived.
     pub fn forget_settings(&self, topic: TopicId) {
         for entry in lock(&self.disk.ranges).values_mut().flat_map(|range| range.partitions.values_mut()) {
-            let partition = entry.partition();
+            let partition = entry.partition().expect("entries of partitions only");
             if partition.topic == topic {
                 let (config, version, start_offset) = (TopicConfig::default(), ConfigVersion::FIRST, Offset(0));
                 *entry = ControlEntry::PartitionOpen { partition, config, version, start_offset, previous: None };
@@ -339,7 +339,7 @@ impl Process {
         }
         let mut ranges = lock(&self.disk.ranges);
         let disk = ranges.entry(asked.range).or_default();
-        let partition = asked.entry.partition();
+        let partition = asked.entry.partition().expect("entries of partitions only");
         match &asked.entry {
             ControlEntry::PartitionOpen { .. } if !disk.partitions.contains_key(&partition) => {
                 disk.partitions.insert(partition, asked.entry.clone());

@@ -31,6 +31,7 @@ fn map() -> ClusterMap {
         |node| RangeChain { epoch: Epoch(4), places: vec![ChainPlace { node: NodeId(node), shard: ShardId(0) }] };
     let reply = ResolveReply {
         cluster: ClusterId(1),
+        internal_ring: RingId(1),
         nodes: vec![node(0), node(1)],
         rings: vec![RingMap { ring: RingId(1), replication: 1, chains: vec![chain(0), chain(1)] }],
         topics: vec![TopicDescription::clone(&topic())],
@@ -110,6 +111,7 @@ fn map_of_three(epoch: u64) -> ClusterMap {
     let chain = RangeChain { epoch: Epoch(epoch), places: vec![place(0), place(1), place(2)] };
     let reply = ResolveReply {
         cluster: ClusterId(1),
+        internal_ring: RingId(1),
         nodes: vec![node(0), node(1), node(2)],
         rings: vec![RingMap { ring: RingId(1), replication: 3, chains: vec![chain.clone(), chain] }],
         topics: vec![TopicDescription::clone(&topic())],

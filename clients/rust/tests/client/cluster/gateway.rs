@@ -36,7 +36,7 @@ fn resolve(shared: &Shared, state: &mut State, head: &Bytes) -> Answer {
         false => request.topics.iter().map(|name| describe(state, name)).collect(),
     };
     let (nodes, rings) = if request.with_rings { (shared.nodes(), vec![state.ring()]) } else { Default::default() };
-    Answer::message(&ResolveReply { cluster: ClusterId(77), nodes, rings, topics })
+    Answer::message(&ResolveReply { cluster: ClusterId(77), internal_ring: RING, nodes, rings, topics })
 }
 
 fn describe(state: &State, name: &str) -> TopicDescription {
