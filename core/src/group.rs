@@ -7,8 +7,14 @@
 //!
 //! All of it is pure: time is passed in, entries and answers come out.
 
+pub mod assignment;
+pub mod coordinator;
+pub mod member;
 pub mod name;
 pub mod state;
 
 pub use name::{GroupName, InstanceName};
 pub use state::{Commit, GroupState, GroupTable, Owner, Ownership};
+
+#[cfg(test)]
+mod tests;

@@ -182,6 +182,7 @@ fn group_messages() -> Vec<Vec<u8>> {
         group: group(),
         member: MemberId(5),
         sequence: GroupSequence(2),
+        generation: GroupGeneration(3),
         offsets: vec![committed(); 3],
     };
     let outcome = CommitOutcome { partition: PARTITION, error: Some(ErrorCode::NotAssigned) };

@@ -3,7 +3,8 @@
 //! Without the feature `planted-bugs` (test-only, never in a release) [`is_planted`] is a constant `false` and nothing of
 //! this is compiled into the code that asks.
 
-/// A known way to lose data, one for each clause of `docs/REPLICATION.md` that forbids it.
+/// A known way to lose data, one for each clause of `docs/REPLICATION.md` that forbids it; and ways in which the members of
+/// a group, or its commits, come into each other's way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum PlantedBug {
@@ -53,9 +54,31 @@ pub enum PlantedBug {
     /// A member forgets what was decided in an epoch, and takes another decision of it (R5d). Harmless while controllers decide
     /// once: planted along with [`Self::SecondDecision`].
     SecondDecisionTaken,
+    /// A group's coordinator takes an entry for committed when it is appended (GROUPS, section 2).
+    GroupToldBeforeCommitted,
+    /// A partition is given to its next owner when it is asked back, not when it is released (GROUPS, section 3).
+    GroupReleasedWithoutReport,
+    /// A commit is taken from anybody (GROUPS, section 3).
+    GroupZombieCommits,
+    /// A new coordinator counts generations from the beginning (GROUPS, section 2).
+    GroupGenerationForgotten,
+    /// A new coordinator takes owners that it has not heard yet for gone (GROUPS, section 2).
+    GroupOwnersForgotten,
+    /// A commit counts although a later one of the same member came before it (GROUPS, section 3).
+    GroupCommitOvertaken,
 }
 
 impl PlantedBug {
+    /// Those of consumer groups: what they break is who may read what, and where a group goes on.
+    pub const OF_GROUPS: [Self; 6] = [
+        Self::GroupToldBeforeCommitted,
+        Self::GroupReleasedWithoutReport,
+        Self::GroupZombieCommits,
+        Self::GroupGenerationForgotten,
+        Self::GroupOwnersForgotten,
+        Self::GroupCommitOvertaken,
+    ];
+
     /// All that lose data.
     pub const ALL: [Self; 20] = [
         Self::PromiseNotPersisted,

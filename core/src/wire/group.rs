@@ -106,7 +106,8 @@ wire_struct! {
     AssignedPartition {
         /// Which.
         partition: PartitionKey,
-        /// Where to go on; none: the member reads it already, or nobody committed anything yet.
+        /// Where to go on; none: the member reads it already, or nobody committed anything yet. Told of what it says that it
+        /// reads, it lost that meanwhile and has it anew.
         committed: Option<Offset>,
     }
 }
@@ -134,6 +135,8 @@ wire_struct! {
         member: MemberId,
         /// Grows with every request of this member, attempts included; of a tool: 0.
         sequence: GroupSequence,
+        /// The last one that the member was told; of a tool: 0.
+        generation: GroupGeneration,
         /// What.
         offsets: Vec<CommittedOffset>,
     }

@@ -162,6 +162,7 @@ fn offsets() -> Vec<(Frame, Again)> {
         group: group(),
         member: MEMBER,
         sequence: GroupSequence(10),
+        generation: GroupGeneration(18),
         offsets: vec![at(OTHER, 1_001, ""), at(PARTITION, 7, "note")],
     };
     let outcome = |partition, error| CommitOutcome { partition, error };
@@ -171,7 +172,7 @@ fn offsets() -> Vec<(Frame, Again)> {
     let all = GroupOffsetsRequest { partitions: None, ..some.clone() };
     let reply = GroupOffsetsReply { offsets: vec![at(PARTITION, 7, "note")] };
     let at_fields = |partition, offset: u64, metadata: &str| json!({"partition": key(partition), "offset": offset, "metadata": metadata});
-    let commit_fields = asked(json!({"member": MEMBER.0, "sequence": 10,
+    let commit_fields = asked(json!({"member": MEMBER.0, "sequence": 10, "generation": 18,
         "offsets": [at_fields(OTHER, 1_001, ""), at_fields(PARTITION, 7, "note")]}));
     let committed_fields = json!({"partitions": [{"partition": key(OTHER), "error": 0},
         {"partition": key(PARTITION), "error": 133}]});

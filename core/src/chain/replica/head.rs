@@ -98,6 +98,7 @@ impl Replica {
         let body = entry.to_bytes();
         let header = control_header(self.range, &entry, &body);
         self.append(now, header, Some(&entry), AppendBody::Control(body), out);
+        let done = Answer::Done { base_offset: Offset(0), append_timestamp: self.state.last_append_timestamp() };
         self.waiting.push_back((self.state.end().index, request, done));
     }
 
