@@ -49,4 +49,8 @@ pub struct ShardMetrics {
     pub damaged_reads: Counter,
     /// Fetch requests answered.
     pub fetches: Counter,
+    /// Heartbeats of members of consumer groups.
+    pub group_heartbeats: Counter,
+    /// Commits of consumer groups.
+    pub group_commits: Counter,
 }

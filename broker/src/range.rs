@@ -8,6 +8,7 @@
 mod change;
 mod copy;
 mod entries;
+mod groups;
 mod inbox;
 mod mending;
 mod pending;
@@ -27,6 +28,7 @@ use minikafka_core::chain::replica::{Answer, AppendBody, Input, Output, Replica,
 use minikafka_core::control::ControlEntry;
 use minikafka_core::entry::{EntryHeader, entry_bytes};
 use minikafka_core::topic::TopicConfig;
+use minikafka_core::wire::Wire;
 use minikafka_core::{Epoch, ErrorCode, LogIndex, Offset, PartitionKey, RangeKey};
 use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::Notify;
@@ -35,6 +37,8 @@ use quanta::Instant;
 
 use crate::clock::Clock;
 use crate::peers::{Peers, Room};
+pub use groups::GroupCompletion;
+use groups::Groups;
 use inbox::Inbox;
 use mending::Mending;
 pub use pending::{Changed, Completion};
@@ -43,8 +47,8 @@ use retention::Upkeep;
 use segments::CopiedSegment;
 use stream::Outgoing;
 
-/// No control entry is longer.
-const CONTROL_BODY_BYTES_MAX: u32 = 256;
+/// No control entry about a partition is longer.
+const PARTITION_CONTROL_BYTES_MAX: usize = 256;
 /// While the disk is full, batches leave this much of the last segment to control entries: without a log start, nothing
 /// would ever be deleted and no space come back.
 const CONTROL_ROOM_BYTES: usize = 256 << 10;
@@ -101,6 +105,7 @@ pub struct Range<D: Disk> {
     log_promise: Cell<LogPromise>,
     committed: Notify,
     upkeep: Upkeep,
+    groups: Groups,
     inbox: Inbox,
     outgoing: Outgoing,
     copies_answered: Cell<usize>,
@@ -186,7 +191,11 @@ impl<D: Disk> Range<D> {
     /// Appends a control entry and waits until it is committed.
     pub async fn append_control(self: &Rc<Self>, entry: ControlEntry, believed: Epoch) -> Answer {
         self.append_space().await;
-        if let Err(code) = self.make_room(entry_bytes(CONTROL_BODY_BYTES_MAX)) {
+        let body_bytes = match entry.group() {
+            Some(_) => entry.to_bytes().len(),
+            None => PARTITION_CONTROL_BYTES_MAX,
+        };
+        if let Err(code) = self.make_room(entry_bytes(body_bytes as u32)) {
             return Answer::Refused { code, epoch: Epoch(0) };
         }
         self.ask(|request| Input::AppendControl { request, entry, believed }).await.answer
@@ -239,10 +248,12 @@ impl<D: Disk> Range<D> {
         self.log.seal_tail();
         self.mend_if_due();
         self.drive(Input::Tick);
+        self.tick_groups();
     }
 
     /// Waits for what is in flight and closes the log.
     pub async fn close(self: Rc<Self>) -> Result<(), LogError> {
+        self.stop_groups();
         self.pending.borrow_mut().close(ErrorCode::ShuttingDown);
         self.inbox.close();
         self.outgoing.stop();
@@ -272,6 +283,7 @@ impl<D: Disk> Range<D> {
         }
         self.outputs.replace(outputs);
         self.driving.set(false);
+        self.follow_role();
     }
 
     fn carry_out(self: &Rc<Self>, output: Output, body: &mut Option<Body<'_, D>>) {

@@ -4,9 +4,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use glommio::{TaskQueueHandle, spawn_local_into};
+use minikafka_core::group::coordinator::{Answer, Refusal};
 use minikafka_core::wire::{
-    ActivateRequest, Api, AppendControlRequest, DeleteRecordsRequest, FetchRequest, LearnRequest, ListOffsetsRequest,
-    MeasureRequest, ReconcileRequest, SealRequest, Wire,
+    ActivateRequest, Api, AppendControlRequest, DeleteRecordsRequest, ErrorReply, FetchRequest, GroupCommitRequest,
+    GroupDeleteRequest, GroupDescribeRequest, GroupHeartbeatRequest, GroupListRequest, GroupOffsetsRequest,
+    LearnRequest, ListOffsetsRequest, MeasureRequest, ReconcileRequest, SealRequest, Wire,
 };
 use minikafka_core::{ErrorCode, limits};
 use minikafka_net::{Hangup, Reply, Request, Service, SharedBytes};
@@ -72,7 +74,7 @@ impl<D: Disk> Service for ShardService<D> {
             | Api::GroupOffsets
             | Api::GroupDescribe
             | Api::GroupList
-            | Api::GroupDelete => request.reply.fail(ErrorCode::Unsupported),
+            | Api::GroupDelete => return self.group(request),
             _ => return self.change(request),
         }
         Ok(())
@@ -80,6 +82,45 @@ impl<D: Disk> Service for ShardService<D> {
 }
 
 impl<D: Disk> ShardService<D> {
+    /// What is asked about consumer groups.
+    fn group(&self, mut request: Request<'_>) -> Result<(), Hangup> {
+        let shard = self.shard.clone();
+        match request.api {
+            Api::GroupHeartbeat => {
+                let message: GroupHeartbeatRequest = request.message()?;
+                let reply = request.reply;
+                self.shard.group_heartbeat(message, Box::new(|answer| send_answer(reply, answer)));
+            }
+            Api::GroupCommit => {
+                let message: GroupCommitRequest = request.message()?;
+                let reply = request.reply;
+                self.shard.group_commit(message, Box::new(|answer| send_answer(reply, answer)));
+            }
+            Api::GroupDelete => {
+                let message: GroupDeleteRequest = request.message()?;
+                let reply = request.reply;
+                self.shard.group_delete(message, Box::new(|answer| send_answer(reply, answer)));
+            }
+            Api::GroupOffsets => {
+                let (message, reply): (GroupOffsetsRequest, _) = (request.message()?, request.reply);
+                self.spawn(self.reading, async move { send_result(reply, shard.group_offsets(&message)) });
+            }
+            Api::GroupDescribe => {
+                let (message, reply): (GroupDescribeRequest, _) = (request.message()?, request.reply);
+                self.spawn(self.reading, async move { send_result(reply, shard.group_describe(&message)) });
+            }
+            _ => {
+                let message: GroupListRequest = request.message()?;
+                if message.ranges.len() > limits::RANGES_MAX as usize {
+                    request.reply.fail(ErrorCode::InvalidArgument);
+                    return Ok(());
+                }
+                self.answer(self.reading, request.reply, async move { shard.group_list(&message) });
+            }
+        }
+        Ok(())
+    }
+
     /// What the controller asks; whatever else arrives belongs elsewhere.
     fn change(&self, mut request: Request<'_>) -> Result<(), Hangup> {
         match request.api {
@@ -138,6 +179,31 @@ impl<D: Disk> ShardService<D> {
             }
         });
     }
+}
+
+/// Before a request about groups that found no room is made again.
+const GROUP_RETRY_AFTER_MS: u32 = 1_000;
+
+fn send_answer(reply: Reply, answer: Answer) {
+    match answer {
+        Answer::Heartbeat(message) => reply.send(&message),
+        Answer::Committed(message) => reply.send(&message),
+        Answer::Deleted => reply.send_encoded(&[], Vec::new()),
+        Answer::Refused(refusal) => refuse(reply, &refusal),
+    }
+}
+
+fn send_result<M: Wire>(reply: Reply, result: Result<M, Refusal>) {
+    match result {
+        Ok(message) => reply.send(&message),
+        Err(refusal) => refuse(reply, &refusal),
+    }
+}
+
+fn refuse(reply: Reply, &Refusal { code, epoch, message }: &Refusal) {
+    let error = ErrorReply::because(message.unwrap_or(code.advice())).at_epoch(epoch);
+    let retry_after_ms = if code == ErrorCode::Overloaded { GROUP_RETRY_AFTER_MS } else { 0 };
+    reply.fail_with(code, &error.after_ms(retry_after_ms));
 }
 
 /// Entries on their way out, with their part of the fetch budget.

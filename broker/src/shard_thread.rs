@@ -220,6 +220,7 @@ impl ShardRun {
     async fn stop(self) -> Result<(), BrokerError> {
         self.service.stopping.set(true);
         self.retention_stops.set(true);
+        self.shard.stop_groups();
         let report = self.server.stop(DRAIN).await;
         if report.cut_off > 0 {
             tracing::warn!(connections = report.cut_off, "cut connections off that were not done in time");

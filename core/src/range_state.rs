@@ -168,7 +168,7 @@ impl RangeState {
         }
     }
 
-    /// The state as bytes, for a footer (`docs/DATA_FILE.md`, section 12).
+    /// The state as bytes, for a footer (`docs/DATA_FILE.md`, section 13).
     pub fn snapshot(&self) -> Vec<u8> {
         self.to_bytes()
     }

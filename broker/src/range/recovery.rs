@@ -15,7 +15,7 @@ use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::Notify;
 use minikafka_storage::{Damage, LogError, Promise, RangeLog, RecoveryReport, RecoveryVisitor, ShardStorage};
 
-use super::{Inbox, LogPromise, Mending, Outgoing, Range, RangeShared, Upkeep};
+use super::{Groups, Inbox, LogPromise, Mending, Outgoing, Range, RangeShared, Upkeep};
 
 /// Folds what recovery delivers.
 #[derive(Default)]
@@ -124,6 +124,7 @@ impl<D: Disk> Range<D> {
             log_promise: Cell::new(log_promise),
             committed: Notify::default(),
             upkeep: Upkeep::default(),
+            groups: Groups::default(),
             inbox: Inbox::default(),
             outgoing: Outgoing::default(),
             copies_answered: Cell::new(0),

@@ -26,6 +26,7 @@ use crate::range::Completion;
 
 mod chain;
 mod damage;
+mod groups;
 mod retention;
 
 const RANGE: RangeKey = RangeKey { ring: RingId(1), range: RangeId(5) };

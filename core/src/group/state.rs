@@ -1,6 +1,6 @@
 //! What the log says of a range's groups (`docs/GROUPS.md`, section 2): a fold of control entries.
 //!
-//! Every member of the range's chain has the same; snapshots have it (`docs/DATA_FILE.md`, section 12). It takes whatever
+//! Every member of the range's chain has the same; snapshots have it (`docs/DATA_FILE.md`, section 13). It takes whatever
 //! the log says. Absent: bounds and permissions, which are the coordinator's before it appends; who lives.
 
 use std::collections::BTreeMap;

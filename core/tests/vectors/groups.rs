@@ -16,7 +16,7 @@ use crate::{Hex, golden};
 const ABOUT: &str = "\
     Consumer groups (docs/GROUPS.md). `placements`: the token of a group's name, and its range among so many. \
     `control_entries`: bodies of control entries (docs/PROTOCOL.md section 2), `malformed_control_entries` are refused. \
-    `snapshot`: the state of a range (docs/DATA_FILE.md section 12) after these entries, in order, at indexes 1, 2, 3, \
+    `snapshot`: the state of a range (docs/DATA_FILE.md section 13) after these entries, in order, at indexes 1, 2, 3, \
     with running hash 0 and append timestamps 1790000000001, 2, 3. The frames of group requests are in frames.json.";
 
 #[derive(Serialize, Deserialize)]

@@ -7,6 +7,7 @@ use minikafka_core::chain::peer::{PeerBody, PeerMessage};
 use super::*;
 
 mod freed;
+mod groups;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod scene;

@@ -12,8 +12,11 @@ use crate::limits::DELETED_TOPICS_REMEMBERED_MAX;
 use crate::wire::codec::Wire;
 
 impl Replica {
-    /// The epoch in which this member takes writes, or how to refuse one.
-    fn writable(&self, believed: Epoch) -> Result<Epoch, Answer> {
+    /// The epoch in which this member takes writes, or how to refuse one of a client that believes in `believed`.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn check_write(&self, believed: Epoch) -> Result<Epoch, Answer> {
         let refused = |code, epoch| Answer::Refused { code, epoch };
         match &self.standing {
             Standing::Idle | Standing::Learning(_) => Err(refused(ErrorCode::NotOwner, self.promised)),
@@ -36,7 +39,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let refuse = |code| Answer::Refused { code, epoch: Epoch(0) };
-        let refusal = match self.writable(believed) {
+        let refusal = match self.check_write(believed) {
             Err(answer) => Some(answer),
             Ok(_) => self.check_batch(&header).err().map(refuse),
         };
@@ -85,7 +88,7 @@ impl Replica {
         believed: Epoch,
         out: &mut Vec<Output>,
     ) {
-        if let Err(answer) = self.writable(believed) {
+        if let Err(answer) = self.check_write(believed) {
             return out.push(Output::Answer { request, answer });
         }
         if let Err(code) = self.check_life(&entry) {
