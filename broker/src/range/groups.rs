@@ -76,11 +76,14 @@ impl<D: Disk> Range<D> {
     }
 
     fn check_coordinated(&self, believed: Epoch) -> Result<(), Refusal> {
-        match self.replica.borrow().check_write(believed) {
+        let replica = self.replica.borrow();
+        match replica.check_write(believed) {
+            // A head that does not hear its chain may be one no more.
+            Ok(_) if !replica.hears_chain() => Err(Refusal::of(ErrorCode::Stale)),
             Err(replica::Answer::Refused { code, epoch }) => Err(Refusal { epoch, ..Refusal::of(code) }),
             // The role changes before anybody is asked: a request of this epoch finds its coordinator.
             Ok(epoch) if self.groups.epoch.get() == Some(epoch) => Ok(()),
-            _ => Err(Refusal { epoch: self.epoch(), ..Refusal::of(ErrorCode::Stale) }),
+            _ => Err(Refusal { epoch: replica.epoch(), ..Refusal::of(ErrorCode::Stale) }),
         }
     }
 
@@ -128,7 +131,8 @@ impl<D: Disk> Range<D> {
 
     pub(super) fn tick_groups(self: &Rc<Self>) {
         if self.groups.epoch.get().is_some() {
-            self.coordinate(Input::Tick { wall: self.shared.clock.wall() });
+            let (wall, hears_chain) = (self.shared.clock.wall(), self.replica.borrow().hears_chain());
+            self.coordinate(Input::Tick { wall, hears_chain });
         }
     }
 

@@ -107,6 +107,8 @@ pub struct Replica {
     /// Which records lie behind `committed` is not known: they were recovered, or copied in great number.
     untracked: bool,
     uncommitted_starts: UncommittedStarts,
+    /// The newest entry about a group that was folded in this life.
+    groups_at: LogPoint,
     /// Topics deleted in this epoch, oldest first: a message from before the deletion may still arrive, and one of
     /// an older epoch is refused anyway.
     deleted_topics: VecDeque<TopicId>,
@@ -163,6 +165,7 @@ impl Replica {
             uncommitted_from: HashMap::new(),
             untracked: end > LogIndex(0),
             uncommitted_starts: UncommittedStarts::default(),
+            groups_at: LogPoint::START,
             deleted_topics: VecDeque::new(),
             waiting: VecDeque::new(),
             sealed: Epoch(0),
@@ -249,6 +252,14 @@ impl Replica {
         match &self.standing {
             Standing::Active(active) if active.is_head() => Some(active.epoch()),
             _ => None,
+        }
+    }
+
+    /// Whether it was lately heard from whoever stands behind it, if anybody does. A head that was not may be one no more.
+    pub fn hears_chain(&self) -> bool {
+        match &self.standing {
+            Standing::Active(active) => active.hears_successor(),
+            _ => false,
         }
     }
 

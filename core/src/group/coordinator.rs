@@ -21,6 +21,7 @@
 //! | delete | refused while there are members or owners, else a group-delete entry | waits |
 //! | written | | the entry counts; whoever waits for it is answered, members with news are told |
 //! | write refused | | commits and deletes are refused the same way; owners are tried again at the next tick |
+//! | it does not hear its chain | heartbeats that wait are answered `stale`; time stands still | the same |
 //! | deposed | everybody who waits is refused, everything is forgotten | the same |
 //!
 //! Each arrow between owners is one group-owners entry with the next generation, and so is each change of what a member is
@@ -30,7 +31,9 @@
 //! Soft, and lost with the role: who lives, subscriptions, targets. A new coordinator takes the owners in the log for
 //! members that it has not heard yet, and lets nobody lose anything before all of them are heard or their time is over.
 //!
-//! Time passes only while the coordinator is told of it ([`AwakeClock`]): who was silent while it slept is not expelled.
+//! Time passes only while the coordinator is told of it, and hears its chain ([`AwakeClock`]): who was silent meanwhile is not
+//! expelled. A head that was cut off from its chain confirms nobody any more, so that members look for its successor before
+//! that one has waited for them in vain.
 //!
 //! Absent: the log, connections, and how a request finds the range; who may ask.
 
@@ -80,6 +83,10 @@ struct AwakeClock {
 impl AwakeClock {
     fn advance(&mut self, now_ms: u64) {
         self.awake_ms += now_ms.saturating_sub(self.told_ms).min(COORDINATOR_GAP_MS_MAX);
+        self.skip(now_ms);
+    }
+
+    fn skip(&mut self, now_ms: u64) {
         self.told_ms = self.told_ms.max(now_ms);
     }
 }
@@ -107,7 +114,10 @@ impl Coordinator {
 
     /// Takes one input at `now_ms` of a clock that never goes back; what must follow is appended to `out`.
     pub fn step(&mut self, now_ms: u64, input: Input, out: &mut Vec<Output>) {
-        self.clock.advance(now_ms);
+        match input {
+            Input::Tick { hears_chain: false, .. } => self.clock.skip(now_ms),
+            _ => self.clock.advance(now_ms),
+        }
         let before = out.len();
         match input {
             Input::Activated { groups } => self.activate(groups, out),
@@ -117,7 +127,8 @@ impl Coordinator {
             Input::Delete { request, group } => self.delete(request, &group, out),
             Input::Written { group, appended } => self.written(&group, appended, out),
             Input::WriteRefused { group, code, epoch } => self.write_refused(&group, code, epoch, out),
-            Input::Tick { wall } => self.tick(wall, out),
+            Input::Tick { hears_chain: false, .. } => self.doubt(out),
+            Input::Tick { wall, .. } => self.tick(wall, out),
         }
         let answered = out[before..].iter().filter(|output| matches!(output, Output::Answer { .. })).count();
         self.waiting = self.waiting.saturating_sub(answered);
@@ -209,6 +220,13 @@ impl Coordinator {
         let refusal = Refusal { epoch, ..Refusal::of(code) };
         if let Some(group) = self.groups.get_mut(name) {
             group.write_refused(refusal, out);
+        }
+    }
+
+    /// Somebody else may coordinate by now: nobody is kept waiting.
+    fn doubt(&mut self, out: &mut Vec<Output>) {
+        for group in self.groups.values_mut() {
+            group.refuse_heartbeats(Refusal::of(ErrorCode::Stale), out);
         }
     }
 

@@ -171,6 +171,11 @@ impl Member {
         self.stage == Stage::Ended
     }
 
+    /// Whether the answer to this heartbeat counts: it is the newest.
+    pub fn awaits(&self, sequence: GroupSequence) -> bool {
+        self.heartbeat.asked == Some(sequence)
+    }
+
     /// Where its coordinator is, as it was told.
     pub const fn place(&self) -> Option<(RangeKey, Epoch)> {
         self.place

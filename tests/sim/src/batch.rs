@@ -41,6 +41,10 @@ pub struct BatchReport {
     pub epochs: u64,
     /// Records acknowledged.
     pub acknowledged: u64,
+    /// Generations of consumer groups.
+    pub generations: u64,
+    /// Commits of theirs that moved a partition on.
+    pub group_commits: u64,
     /// Seeds that were run twice.
     pub twice: u64,
     /// Faults by kind.
@@ -107,6 +111,8 @@ impl BatchReport {
         self.commits += outcome.commits;
         self.epochs += outcome.epochs;
         self.acknowledged += outcome.acknowledged;
+        self.generations += outcome.generations;
+        self.group_commits += outcome.group_commits;
         for (kind, count) in outcome.faults {
             *self.faults.entry(kind).or_default() += count;
         }

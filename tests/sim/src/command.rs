@@ -92,7 +92,7 @@ fn print_summary(report: &BatchReport) {
     println!("faults: {}", faults.join(", "));
     println!(
         "{} seeds ({} of them twice), {} steps in {:.1} s ({:.0} steps/s), {} commits, {} epochs, {} records acknowledged, \
-         {} violations",
+         {} generations and {} commits of groups, {} violations",
         report.seeds,
         report.twice,
         report.steps,
@@ -101,6 +101,8 @@ fn print_summary(report: &BatchReport) {
         report.commits,
         report.epochs,
         report.acknowledged,
+        report.generations,
+        report.group_commits,
         report.failures.len()
     );
 }

@@ -366,6 +366,7 @@ impl World {
         }
         self.restart_controller(0);
         self.wish_again();
+        self.heal_group();
     }
 
     /// Whether every range of a node has a survivor elsewhere. An empty one may not: nothing of it was ever acknowledged, and a

@@ -127,6 +127,12 @@ impl Truth {
         self.ranges[range.0 as usize].committed
     }
 
+    /// The hash at a committed index, if it was seen.
+    pub fn hash_at(&self, range: RangeId, index: LogIndex) -> Option<RunningHash> {
+        let at = (index.0 as usize).checked_sub(1)?;
+        self.ranges[range.0 as usize].hashes.get(at).copied().flatten()
+    }
+
     /// Looks at a member that may have moved; true when it did. `is_whole`: nothing on its disk rotted.
     pub fn member(
         &mut self,

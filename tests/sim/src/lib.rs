@@ -12,6 +12,7 @@ pub mod command;
 mod controller;
 mod coordinator;
 mod faults;
+mod groups;
 mod invariants;
 mod logs;
 mod network;

@@ -9,19 +9,22 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use minikafka_broker::{Clock, Completion, ManualClock, Peers, RangeOwners, Shard, ShardSetup};
+use minikafka_broker::{Clock, Completion, GroupCompletion, ManualClock, Peers, RangeOwners, Shard, ShardSetup};
 use minikafka_core::chain::ChainMember;
 use minikafka_core::chain::controller::{Answer, Message};
 use minikafka_core::chain::peer::{Complaint, PeerMessage};
 use minikafka_core::chain::planted::{PlantedBug, is_planted};
 use minikafka_core::chain::replica;
 use minikafka_core::entry::EntryHeader;
-use minikafka_core::wire::{AppendControlReply, AppendControlRequest, FetchRequest};
+use minikafka_core::wire::{
+    AppendControlReply, AppendControlRequest, FetchRequest, GroupCommitRequest, GroupHeartbeatRequest,
+};
 use minikafka_core::*;
 use minikafka_storage::disk::sim::{SimDisk, SimExecutor, SimRandom};
 use minikafka_storage::disk::{Disk, Durability};
 use minikafka_storage::{Body, SharedSlice, StorageConfig};
 
+use crate::groups::Asked;
 use crate::invariants::MemberLog;
 use crate::plan::Retention;
 use crate::queue::Time;
@@ -53,6 +56,10 @@ pub enum Request {
     },
     /// By a consumer.
     Fetch(FetchRequest),
+    /// By a member of the group.
+    Heartbeat(GroupHeartbeatRequest),
+    /// By a member of the group.
+    Commit(GroupCommitRequest),
 }
 
 /// What a node answers.
@@ -65,6 +72,8 @@ pub enum Reply {
     Produced(replica::Answer),
     /// To a consumer: the head, and the entries.
     Fetched(wire::FetchReply, Vec<u8>),
+    /// To a member of the group.
+    Group(group::coordinator::Answer),
     /// The connection broke first.
     Lost,
 }
@@ -155,6 +164,8 @@ pub enum Caller {
     Producer(usize, usize, Sequence, u32),
     /// A consumer: which, and its request.
     Consumer(usize, u64),
+    /// A process of the group (0: nobody any more), and what.
+    Group(u64, Asked),
 }
 
 struct SimPeers {
@@ -350,6 +361,14 @@ impl Life {
                 self.answer(call, shard, async move |shard| Reply::Append(shard.append_control(request).await));
             }
             Request::Produce { header, body, epoch } => self.produce(call, header, &body, epoch),
+            Request::Heartbeat(request) => {
+                let range = request.range;
+                self.ask_group(call, range, |shard, done| shard.group_heartbeat(request, done));
+            }
+            Request::Commit(request) => {
+                let range = request.range;
+                self.ask_group(call, range, |shard, done| shard.group_commit(request, done));
+            }
             Request::Fetch(request) => {
                 let range = request.partitions[0].range;
                 let shard = self.shard_with(range);
@@ -366,6 +385,17 @@ impl Life {
     pub fn shard_with(&self, range: RangeKey) -> Option<Rc<Shard<SimDisk>>> {
         let shards = self.shards.borrow();
         shards.iter().find(|shard| shard.range(range).is_some()).or_else(|| shards.first()).cloned()
+    }
+
+    fn ask_group(&self, call: CallId, range: RangeKey, ask: impl FnOnce(&Shard<SimDisk>, GroupCompletion)) {
+        let outbox = self.outbox.clone();
+        match self.shard_with(range) {
+            Some(shard) => {
+                let done = move |answer| outbox.borrow_mut().push(Outgoing::Replied(call, Reply::Group(answer)));
+                ask(&shard, Box::new(done));
+            }
+            None => outbox.borrow_mut().push(Outgoing::Replied(call, Reply::Lost)),
+        }
     }
 
     fn control(&mut self, call: CallId, shard: ShardId, message: Message) {

@@ -48,6 +48,10 @@ pub struct Outcome {
     pub epochs: u64,
     /// Records acknowledged.
     pub acknowledged: u64,
+    /// Generations of consumer groups.
+    pub generations: u64,
+    /// Commits of theirs that moved a partition on.
+    pub group_commits: u64,
     /// Faults by kind.
     pub faults: BTreeMap<FaultKind, u64>,
     /// What was broken, if anything was.
@@ -88,9 +92,12 @@ pub fn run_seed(seed: u64, options: &RunOptions) -> Outcome {
         trace: world.trace.tail(),
         plan: format!("{:?}", world.plan),
     });
+    let (generations, group_commits) = world.group.as_ref().map_or((0, 0), |group| group.truth.counts);
     Outcome {
         steps: world.steps,
         acknowledged: world.acknowledged,
+        generations,
+        group_commits,
         trace_hash: world.trace.hash(),
         commits: world.truth.commits,
         epochs: world.truth.epochs,
@@ -118,6 +125,8 @@ impl World {
         self.read_everything()?;
         self.scrub();
         self.converge("is mended", |world| world.unmended())?;
+        let ends: Vec<u64> = (0..self.plan.ranges * self.plan.partitions).map(|at| self.end_of(at)).collect();
+        self.converge("lets the group read all", |world| world.group_lacks(&ends))?;
         self.judge()
     }
 

@@ -20,6 +20,7 @@ use crate::client::{ClusterMap, Topics};
 use crate::controller::{Controller, CoordinatorOperation};
 use crate::coordinator::Coordinator;
 use crate::faults::FaultKind;
+use crate::groups::{Group, GroupEvent};
 use crate::invariants::{Checked, Truth, Violation};
 use crate::network::{Arrival, Network, Packet, place};
 use crate::node::{CallId, Caller, Node, Outgoing, Reply, Request};
@@ -77,6 +78,8 @@ pub enum Event {
     DiskRoom { node: usize },
     /// A controller that was replaced ends.
     ControllerEnd { controller: u64 },
+    /// Something about the consumer group.
+    Group(GroupEvent),
 }
 
 /// Everything there is.
@@ -111,6 +114,8 @@ pub struct World {
     pub producers: Vec<Producer>,
     /// The consumers.
     pub consumers: Vec<Consumer>,
+    /// The consumer group, where there is one.
+    pub group: Option<Group>,
     /// Where the operator wants each range, if anywhere.
     pub wishes: BTreeMap<RangeId, Vec<NodeId>>,
     /// Healing takes from a range the last that it had: it need not come back.
@@ -153,6 +158,7 @@ impl World {
             topics: Topics::new(&plan),
             producers: Vec::new(),
             consumers: Vec::new(),
+            group: Group::of(seed, &plan),
             wishes: BTreeMap::new(),
             is_beyond_promise: false,
             draining: BTreeSet::new(),
@@ -182,6 +188,7 @@ impl World {
         self.queue.add(5 * MS, Event::TopicTurn);
         let first = 200 * MS + Plan::around(&mut self.random, self.plan.fault_us);
         self.queue.add(first, Event::Fault);
+        self.begin_group();
     }
 
     /// The key of a range.
@@ -245,6 +252,7 @@ impl World {
                 self.controllers.remove(&controller);
                 Ok(())
             }
+            Event::Group(event) => self.group_event(event),
         }
     }
 
@@ -489,6 +497,9 @@ impl World {
                 let key = range.key().range;
                 let log = alive.members.entry(key).or_default();
                 if range.with_member(|member| self.truth.member((&me, key), !*has_rot, log, member))? {
+                    if let Some(group) = &mut self.group {
+                        range.with_member(|member| group.look(key, member));
+                    }
                     let view = log.view.expect("it was just looked at");
                     let words = [
                         id.0.into(),
@@ -500,7 +511,7 @@ impl World {
                 }
             }
         }
-        Ok(())
+        self.follow_group()
     }
 
     fn said(&mut self, node: usize, outgoing: Outgoing) -> Checked {
@@ -554,6 +565,9 @@ impl World {
 
     /// What a node tells a controller binds its disk.
     fn check_told(&mut self, node: usize, caller: &Caller, reply: &Reply) -> Checked {
+        if let Caller::Group(_, asked) = caller {
+            return self.check_group_told(node, *asked, reply);
+        }
         let (Caller::Controller(_, _, asked), Reply::Control(answer)) = (caller, reply) else { return Ok(()) };
         let Some(me) = self.identity(node).first().copied().filter(|_| !self.nodes[node].has_rot) else {
             return Ok(());
@@ -578,7 +592,7 @@ impl World {
     fn loses(&mut self, node: usize, caller: &Caller) -> bool {
         let to = match caller {
             Caller::Controller(..) | Caller::Topics(..) => self.network.controllers(),
-            Caller::Producer(..) | Caller::Consumer(..) => self.network.clients(),
+            Caller::Producer(..) | Caller::Consumer(..) | Caller::Group(..) => self.network.clients(),
         };
         self.network.is_blocked(node, to) || Plan::once_in(&mut self.random, self.plan.lost_one_in)
     }
@@ -587,7 +601,7 @@ impl World {
     pub fn send_request(&mut self, at: Time, node: usize, caller: Caller, request: Request) {
         let from = match &caller {
             Caller::Controller(..) | Caller::Topics(..) => self.network.controllers(),
-            Caller::Producer(..) | Caller::Consumer(..) => self.network.clients(),
+            Caller::Producer(..) | Caller::Consumer(..) | Caller::Group(..) => self.network.clients(),
         };
         self.queue.add(at, Event::Ask { node, from, caller: Box::new(caller), request: Box::new(request) });
     }
@@ -629,6 +643,7 @@ impl World {
                 self.producer_reply(producer, stream, sequence, attempt, reply)
             }
             (Caller::Consumer(consumer, request), reply) => self.consumer_reply(consumer, request, node, reply),
+            (Caller::Group(process, asked), reply) => self.group_reply(process, asked, reply),
         }
     }
 

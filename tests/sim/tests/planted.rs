@@ -1,4 +1,5 @@
-//! Every bug that can be planted is caught: each is a way in which others lost data.
+//! Every bug that can be planted is caught: each is a way in which others lost data, or in which consumers of one group come
+//! into each other's way.
 //!
 //! Only with the feature `planted-bugs`: `cargo test --profile simulate -p minikafka-sim --features planted-bugs`. The
 //! seeds begin at a number that was not picked for any of them, and a seed counts only when it fails with the bug and
@@ -32,7 +33,7 @@ fn plantings() -> Vec<Vec<PlantedBug>> {
         PlantedBug::SecondDecision => vec![bug, PlantedBug::SecondDecisionTaken],
         _ => vec![bug],
     };
-    PlantedBug::ALL.into_iter().map(with).collect()
+    PlantedBug::ALL.into_iter().chain(PlantedBug::OF_GROUPS).map(with).collect()
 }
 
 #[test]

@@ -12,6 +12,9 @@ impl Replica {
     pub(super) fn fold(&mut self, header: &EntryHeader, control: Option<&ControlEntry>) {
         self.uncommitted_starts.note(&self.state, header.index, control);
         self.state.apply(header, control);
+        if control.is_some_and(|control| control.group().is_some()) {
+            self.groups_at = self.state.end();
+        }
         if self.untracked {
             return;
         }

@@ -5,7 +5,7 @@ use crate::chain::ChainMember;
 use crate::chain::planted::{PlantedBug, is_planted};
 use crate::entry::{EntryHeader, EntryKind};
 use crate::ids::*;
-use crate::limits::SILENCE_TICKS_MAX;
+use crate::limits::{SILENCE_TICKS_MAX, SUSPICION_TICKS};
 
 /// The states of the diagram in [`super`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,11 @@ impl Active {
     /// Whether somebody stands behind it.
     pub const fn has_successor(&self) -> bool {
         self.downstream.is_some()
+    }
+
+    /// Whether the successor, if there is one, was heard within the time after which it is complained about.
+    pub fn hears_successor(&self) -> bool {
+        self.downstream.as_ref().is_none_or(|downstream| downstream.quiet_ticks < SUSPICION_TICKS)
     }
 
     /// The epoch it acts in.

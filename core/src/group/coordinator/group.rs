@@ -288,6 +288,15 @@ impl Group {
         around.out.push(Output::Answer { request, answer });
     }
 
+    /// Nobody waits for news here any more.
+    pub fn refuse_heartbeats(&mut self, refusal: Refusal, out: &mut Vec<Output>) {
+        for member in self.members.values_mut() {
+            if let Some(Wait { request, .. }) = member.waits.take() {
+                refuse(request, refusal, out);
+            }
+        }
+    }
+
     /// Whoever left is told once nothing is its own any more.
     fn answer_leaving(&mut self, around: &mut Surroundings<'_>) {
         let generation = self.generation;

@@ -66,6 +66,8 @@ pub enum Input {
     Tick {
         /// What the clock on the wall says.
         wall: Timestamp,
+        /// The rest of the chain was lately heard. Otherwise somebody else may coordinate by now.
+        hears_chain: bool,
     },
 }
 

@@ -121,7 +121,7 @@ impl World {
         for _ in 0..ms / TICK_MS {
             self.now += TICK_MS;
             self.wall += TICK_MS as i64;
-            self.step(Input::Tick { wall: Timestamp(self.wall) });
+            self.step(Input::Tick { wall: Timestamp(self.wall), hears_chain: true });
             self.commit_log();
         }
     }

@@ -175,7 +175,7 @@ impl World {
         match event {
             Event::Tick => {
                 self.add(TICK_MS, Event::Tick);
-                self.coordinate(Input::Tick { wall: Timestamp(self.now as i64) });
+                self.coordinate(Input::Tick { wall: Timestamp(self.now as i64), hears_chain: true });
             }
             Event::Fault => self.fault(),
             Event::Asked { process, request } => self.asked(process, request),

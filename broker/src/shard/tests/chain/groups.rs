@@ -51,3 +51,27 @@ fn a_new_head_knows_what_the_old_one_told_and_the_old_one_tells_nothing_more() {
         assert_eq!(committed_offset(&next, Epoch(2)), Some(8));
     });
 }
+
+#[test]
+fn a_head_that_is_cut_off_confirms_nobody_before_long() {
+    each(3, async |scene| {
+        scene.change(1, &[1, 2, 3], &[1]).await;
+        let head = scene.shard(1);
+        let joined = ask_heartbeat(&head, heartbeat(Epoch(1), 1, 0, 0, 3_000)).await;
+        let waits = Told::default();
+        head.group_heartbeat(heartbeat(Epoch(1), 2, generation_of(&joined), 4, 3_000), note(&waits));
+        for other in 2..=3 {
+            scene.silence(1, other);
+            scene.silence(other, 1);
+        }
+        scene.sleep(u64::from(limits::SUSPICION_TICKS) * limits::TICK_MS + 200).await;
+        let stale = |told: &Told| match told.borrow_mut().take() {
+            Some(GroupAnswer::Refused(refusal)) => refusal.code == ErrorCode::Stale,
+            _ => false,
+        };
+        assert!(stale(&waits), "whoever waits looks for its successor");
+        let again = Told::default();
+        head.group_heartbeat(heartbeat(Epoch(1), 3, 1, 4, 3_000), note(&again));
+        assert!(stale(&again), "and is not taken in again");
+    });
+}

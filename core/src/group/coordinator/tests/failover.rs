@@ -127,9 +127,25 @@ fn nobody_is_expelled_for_what_only_the_coordinator_slept_through() {
     let mut world = World::new();
     world.settled();
     world.now += 60_000;
-    world.step(Input::Tick { wall: Timestamp(world.wall) });
+    world.step(Input::Tick { wall: Timestamp(world.wall), hears_chain: true });
     world.commit_log();
     assert_eq!(world.owners(), [1, 1, 2, 2]);
     world.pass(10_000);
     assert_eq!(world.owners(), [0, 0, 0, 0], "but for silence that it was awake to hear");
+}
+
+#[test]
+fn who_does_not_hear_its_chain_confirms_nobody_and_expels_nobody() {
+    let mut world = World::new();
+    let generation = world.settled();
+    let waits = world.heartbeat(&member(1, generation, &[0, 1]));
+    for _ in 0..200 {
+        world.now += TICK_MS;
+        world.step(Input::Tick { wall: Timestamp(world.wall), hears_chain: false });
+    }
+    assert_eq!((world.refusal(waits), world.owners()), (ErrorCode::Stale, vec![1, 1, 2, 2]));
+    world.pass(9_000);
+    assert_eq!(world.owners(), [1, 1, 2, 2], "20 s of doubt are no silence");
+    world.pass(2_000);
+    assert_eq!(world.owners(), [0, 0, 0, 0]);
 }
