@@ -241,3 +241,55 @@ fn a_crash_leaves_the_old_file_or_the_new_one() {
         }
     }
 }
+
+/// One log, truncated within flushes again and again: what a truncation left void still follows the entries before it.
+async fn written_with_void(disk: &SimDisk, seed: u64) -> Book {
+    let mut writer = Writer::new(seed ^ 0x501d);
+    let storage = storage(disk, &sim_dir(), small_config()).await;
+    let Opened { log, .. } = open(&storage, &mut RangeState::default()).await;
+    for round in 0..60u32 {
+        // Without a pause, so they are in one flush.
+        for at in 0..4 {
+            log.append_space().await.expect("space");
+            writer.append(&log, at % 3, 1_000 + round * 31 + at * 7, false).expect("append");
+        }
+        durable(&log).await;
+        if round % 20 == 19 {
+            log.roll(writer.state.take_snapshot());
+        } else if round % 3 == 1 {
+            let path = writer.book.borrow().path_to(writer.state.end);
+            let point = path[path.len() - 3];
+            log.truncate_to(point, &mut writer.state).await.expect("truncate");
+            writer.state = writer.book.borrow().state_at(point);
+        }
+    }
+    durable(&log).await;
+    log.set_committed(log.end().index);
+    settled(&log).await;
+    log.close().await.expect("close");
+    writer.book.borrow().clone()
+}
+
+#[test]
+fn what_a_truncation_left_void_is_not_taken_for_what_follows() {
+    for seed in 0..10 {
+        let executor = SimExecutor::new(seed);
+        let (one, other) = (SimDisk::new(&executor, Durability::Dsync), SimDisk::new(&executor, Durability::Dsync));
+        executor.run(async move {
+            let book = written_with_void(&one, seed).await;
+            written_with_void(&other, seed).await;
+            damage(&one, &mut SimRandom::new(seed), 0, 12);
+            let (one_storage, other_storage) =
+                (storage(&one, &sim_dir(), small_config()).await, storage(&other, &sim_dir(), small_config()).await);
+            let neighbour = Neighbour(open(&other_storage, &mut RangeState::default()).await.log);
+            let log = open(&one_storage, &mut RangeState::default()).await.log;
+            read_all(&log).await;
+            let left = mend(&log, &neighbour).await;
+            let context = format!("seed {seed}");
+            assert_eq!(left, 0, "{context}: {:?}", log.damaged_stretch(LogIndex(0)));
+            check_by_index(&log, &book, &context).await;
+            log.close().await.expect("close");
+            neighbour.0.close().await.expect("close");
+        });
+    }
+}

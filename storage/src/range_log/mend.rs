@@ -92,6 +92,15 @@ impl<E: Into<LogError>> From<E> for MendError {
     }
 }
 
+/// Where entries of the old file are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Places {
+    /// Also where they may be, as far as one follows the other.
+    Guessed,
+    /// Only where flushes are known to have them.
+    Known,
+}
+
 /// The state with which a mended segment ends.
 enum Snapshot {
     /// Its old footer has it.
@@ -118,17 +127,14 @@ impl<D: Disk> Inner<D> {
         {
             return Err(MendError::Beyond(reason));
         }
-        let (beginning, is_last) = self.state.borrow().beginning(stretch, self);
-        let mut copy = self.begin_file(beginning).await?;
-        let mut fold = Fold(None);
-        if let Snapshot::Folded(before) = &snapshot {
-            visitor.snapshot(before.as_deref());
-            fold = Fold(Some(&mut *visitor));
-        }
-        if let Err(error) = self.fill(&mut copy, stretch, source, &mut fold).await {
-            copy.discard().await?;
-            return Err(error);
-        }
+        let is_last = self.state.borrow().beginning(stretch, self).1;
+        let copy = match self.write_anew(stretch, source, &snapshot, Places::Guessed, visitor).await {
+            // What stands where it might be can be what a truncation left void, and lead astray.
+            Err(MendError::Nobody(_) | MendError::Foreign(_)) => {
+                self.write_anew(stretch, source, &snapshot, Places::Known, visitor).await?
+            }
+            written => written?,
+        };
         match snapshot {
             Snapshot::None | Snapshot::Lost(_) if copy.has_freed() => {
                 copy.discard().await?;
@@ -140,6 +146,31 @@ impl<D: Disk> Inner<D> {
             Snapshot::Folded(_) => {
                 let last = self.last_entry(&copy);
                 self.replace(stretch, copy, Some((visitor.take_snapshot(), last))).await
+            }
+        }
+    }
+
+    /// A new file with all of a stretch, which has no footer yet.
+    async fn write_anew(
+        &self,
+        stretch: &DamagedStretch,
+        source: &impl EntrySource,
+        snapshot: &Snapshot,
+        places: Places,
+        visitor: &mut impl RecoveryVisitor,
+    ) -> Result<SegmentCopy<D>, MendError> {
+        let (beginning, _) = self.state.borrow().beginning(stretch, self);
+        let mut copy = self.begin_file(beginning).await?;
+        let mut fold = Fold(None);
+        if let Snapshot::Folded(before) = snapshot {
+            visitor.snapshot(before.as_deref());
+            fold = Fold(Some(&mut *visitor));
+        }
+        match self.fill(&mut copy, stretch, source, places, &mut fold).await {
+            Ok(()) => Ok(copy),
+            Err(error) => {
+                copy.discard().await?;
+                Err(error)
             }
         }
     }
@@ -221,6 +252,7 @@ impl<D: Disk> Inner<D> {
         copy: &mut SegmentCopy<D>,
         stretch: &DamagedStretch,
         source: &impl EntrySource,
+        places: Places,
         fold: &mut Fold<'_, impl RecoveryVisitor>,
     ) -> Result<(), MendError> {
         let old = self.old_file(stretch).await?;
@@ -235,24 +267,27 @@ impl<D: Disk> Inner<D> {
                 place = Some(freed.end());
                 continue;
             }
-            if let Some(piece) = old.piece_of(before.index.next()).filter(|piece| piece.2 == before.index.next()) {
-                place = Some(piece.0);
-            }
+            let next = before.index.next();
+            place = match old.piece_of(next) {
+                Some(piece) if piece.2 == next => Some(piece.0),
+                Some(_) => place,
+                None => place.filter(|_| places == Places::Guessed),
+            };
             if let Some(at) = place {
-                let run = old.read(&self.storage.disk, at, before.index.next()).await?;
-                let bytes = self.add(copy, &run, fold).await?;
+                let run = old.read(&self.storage.disk, at, next).await?;
+                let bytes = self.add(copy, &run, old.last_from(next), fold).await?;
                 place = Some(at + bytes);
                 if bytes > 0 {
                     asked = 1;
                     continue;
                 }
             }
-            let until = old.lost_until(before.index.next(), asked).min(copy.end().index);
+            let until = old.lost_until(next, asked).min(copy.end().index);
             asked = (asked * 2).min(ASKED_MAX);
-            match source.entries_behind(before, until).await.ok_or(MendError::Nobody(before.index.next()))? {
+            match source.entries_behind(before, until).await.ok_or(MendError::Nobody(next))? {
                 Lost::Entries(runs) => {
                     for run in runs {
-                        let bytes = self.add(copy, &run, fold).await?;
+                        let bytes = self.add(copy, &run, until, fold).await?;
                         place = place.map(|place| place + bytes);
                     }
                 }
@@ -261,22 +296,24 @@ impl<D: Disk> Inner<D> {
                 Lost::Freed(to) => add_freed(copy, to, fold).await?,
             }
             if copy.at() == before {
-                return Err(MendError::Foreign(before.index.next()));
+                return Err(MendError::Foreign(next));
             }
         }
         Ok(())
     }
 
-    /// Adds entries up to the first that is not what follows; their bytes.
+    /// Adds entries up to `last`, or the first that is not what follows; their bytes.
     async fn add(
         &self,
         copy: &mut SegmentCopy<D>,
         run: &[u8],
+        last: LogIndex,
         fold: &mut Fold<'_, impl RecoveryVisitor>,
     ) -> Result<u64, MendError> {
         let mut at = 0;
         while let Ok(entry) = flush::entry_at(run, at) {
-            if entry.header.range != self.range || entry.check_body(run).is_err() {
+            let is_within = entry.header.range == self.range && entry.header.index <= last;
+            if !is_within || entry.check_body(run).is_err() {
                 break;
             }
             match copy.add_entry(&entry.header, &run[at..entry.end()]).await {
@@ -372,15 +409,19 @@ impl<D: Disk> OldFile<D> {
         Ok(SharedSlice::new(read, (place - start) as usize..(end - start) as usize))
     }
 
+    /// The last entry that may stand where `index` does: what comes behind it there is void, or another flush's.
+    fn last_from(&self, index: LogIndex) -> LogIndex {
+        let next = || self.pieces.iter().find(|(_, _, first, _)| *first > index);
+        let before_next = || next().map_or(LogIndex(u64::MAX), |piece| LogIndex(piece.2.0 - 1));
+        self.piece_of(index).map_or_else(before_next, |piece| piece.3)
+    }
+
     /// The last of `asked` entries from `index` on, or of all whose places are not known.
     fn lost_until(&self, index: LogIndex, asked: u64) -> LogIndex {
         let freed = self.freed.at_or_above(index).map_or(LogIndex(u64::MAX), |freed| freed.run.first_index);
         let known = match self.piece_of(index) {
             Some(piece) => piece.3.min(LogIndex(index.0 + asked - 1)),
-            None => {
-                let next = self.pieces.iter().find(|(_, _, first, _)| *first > index);
-                next.map_or(LogIndex(u64::MAX), |piece| LogIndex(piece.2.0 - 1))
-            }
+            None => self.last_from(index),
         };
         known.min(LogIndex(freed.0 - 1))
     }
