@@ -142,6 +142,14 @@ pub fn run(command: &ClusterCommand, global: &GlobalOptions, output: &mut Output
 
 fn status(gateways: &mut Gateways, output: &mut Output) -> Outcome {
     let mut cluster: ClusterStatus = gateways.get("/v1/cluster")?;
+    // A gateway that has lost the coordinator knows nobody; another one may.
+    for _ in 1..gateways.count() {
+        if cluster.controller.is_some() {
+            break;
+        }
+        gateways.turn_to_next();
+        cluster = gateways.get("/v1/cluster").unwrap_or(cluster);
+    }
     // Only the controller knows what ranges wait for.
     if let Some(controller) = cluster.controller.as_ref().filter(|it| !it.is_this && !it.http.is_empty()) {
         gateways.prefer(&controller.http);

@@ -77,6 +77,12 @@ impl Gateways {
         Err(Error::NoGateway { tried: self.addresses.join(", ").into(), last: last.into() })
     }
 
+    /// Another gateway is asked first the next time: what this one tells is too old. It may have lost the coordinator, and
+    /// not know what the others do.
+    pub(crate) fn turn_to_next(&self) {
+        self.preferred.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Asks the controller, wherever it is: follows `not_controller` (whose message is the controller's address), goes
     /// on to the next gateway when one is gone, and retries what is retriable until the deadline.
     ///

@@ -152,6 +152,11 @@ impl ClusterMap {
         Ok(Self { version: self.version + 1, cluster, internal_ring, nodes, rings, topics })
     }
 
+    /// Whether nothing is known that `other` does not know: somebody needed to know more.
+    pub(crate) fn has_chains_of(&self, other: &Self) -> bool {
+        self.rings == other.rings
+    }
+
     /// Gateways may lag behind each other; a client never goes back to an older epoch of a range.
     fn keep_newer_chains(&self, id: RingId, ring: &mut RingMap) {
         let Some(known) = self.rings.get(&id).filter(|known| known.chains.len() == ring.chains.len()) else {

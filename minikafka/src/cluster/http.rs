@@ -55,6 +55,16 @@ impl Gateways {
         self.addresses.insert(0, address.to_owned());
     }
 
+    /// How many there are to ask.
+    pub fn count(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// Asks another one first.
+    pub fn turn_to_next(&mut self) {
+        self.addresses.rotate_left(1);
+    }
+
     /// Reads.
     pub fn get<T: DeserializeOwned>(&mut self, path: &str) -> Outcome<T> {
         self.ask(Question::Get, path)

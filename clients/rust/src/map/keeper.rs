@@ -52,8 +52,12 @@ impl MapKeeper {
         if let Some(last) = *last_refresh {
             tokio::time::sleep_until(last + REFRESH_INTERVAL_MIN).await;
         }
+        let before = self.current();
         let refreshed = self.resolve(self.names(), gateways).await;
         *last_refresh = Some(Instant::now());
+        if refreshed.as_ref().is_ok_and(|map| map.has_chains_of(&before)) {
+            gateways.turn_to_next();
+        }
         refreshed
     }
 
