@@ -5,7 +5,7 @@
 //! which promise that is (docs/CHAOS.md has the list). Each runs on a cluster of its own. Waiting is for conditions, with
 //! deadlines; time alone passes only where a fault is to last. The verdict is the checker's, never a scenario's.
 //!
-//! Not here: what disks and power do (`storage`, `tests/sim`), and search for rare interleavings (`tests/sim`).
+//! Not here: what power does to disks (`storage`, `tests/sim`), and search for rare interleavings (`tests/sim`).
 
 use std::fmt;
 use std::path::Path;
@@ -30,6 +30,19 @@ pub use world::{Size, World};
 /// Less than this says nothing.
 const ACKNOWLEDGED_MIN: usize = 500;
 
+/// What a scenario needs beside processes and signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing.
+    Processes,
+    /// Links that can be cut or slowed: not possible on loopback.
+    Links,
+    /// File systems of its own.
+    SmallDisks,
+    /// Disks that can be throttled.
+    SlowDisks,
+}
+
 /// Something that happens to a cluster, and what is promised all the same.
 pub struct Scenario {
     /// How it is called on the command line.
@@ -38,8 +51,8 @@ pub struct Scenario {
     pub promise: &'static str,
     /// Brokers of its cluster.
     pub brokers: u8,
-    /// Whether links must be cut or slowed: not possible on loopback.
-    pub cuts_links: bool,
+    /// What not every machine and user has.
+    pub needs: Needs,
     /// What happens.
     pub run: fn(&mut World) -> Result<()>,
 }
@@ -75,7 +88,7 @@ pub fn named(name: &str) -> Option<&'static Scenario> {
 pub fn run(scenario: &Scenario, directory: &Path, size: Size, seed: Seed) -> Result<Ended> {
     println!("{}: {}", scenario.name, scenario.promise);
     let mut world = World::start(scenario, directory, size, seed)?;
-    if let Some(refusal) = world.refusal().filter(|_| scenario.cuts_links) {
+    if let Some(refusal) = world.refusal(scenario.needs) {
         return Ok(Ended::Skipped(refusal));
     }
     match (scenario.run)(&mut world) {

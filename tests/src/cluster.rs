@@ -6,7 +6,7 @@
 //! test, however that ends ([`guard`]).
 //!
 //! Where namespaces are not allowed the cluster runs on loopback, and faults of the network are refused ([`network`]). Disks
-//! do not fail here, and the kernel never dies: that is `tests/sim`'s and `storage`'s.
+//! rot ([`crate::rot`]), fill up or are slow ([`disk`]); power is never lost: that is `tests/sim`'s and `storage`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,6 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::process;
 
+pub mod disk;
 pub mod guard;
 pub mod member;
 pub mod network;
@@ -26,6 +27,7 @@ pub mod running;
 pub mod state;
 pub mod zookeeper;
 
+use disk::SmallDisk;
 pub use member::{Member, Others};
 use network::Network;
 use running::{LOOK_INTERVAL, Running};
@@ -123,6 +125,8 @@ impl Cluster {
             running: BTreeMap::new(),
             cuts: BTreeSet::new(),
             slow: BTreeSet::new(),
+            slow_disks: BTreeSet::new(),
+            small_disks: BTreeSet::new(),
         };
         state.save(&setup.directory)?;
         let mut cluster = Self { directory: setup.directory.clone(), state, owned: true, guard: None };
@@ -182,6 +186,12 @@ impl Cluster {
         for pid in members.iter().flat_map(|&member| self.state.network.processes(member)) {
             // SAFETY: `kill` takes no memory. Nothing but this cluster's processes is in its namespaces.
             unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        for number in std::mem::take(&mut self.state.slow_disks) {
+            ended = ended.and(disk::release(&self.disk_group(number)));
+        }
+        for number in std::mem::take(&mut self.state.small_disks) {
+            ended = ended.and(SmallDisk::at(&self.data_directory(number)).unmount());
         }
         self.state.network.remove(members);
         State::forget(&self.directory)?;
@@ -349,7 +359,49 @@ impl Cluster {
         let member = Member::Broker(number);
         ensure!(self.health(member) != Health::Running, "{member} runs: kill or stop it before its disk is wiped");
         let data = self.data_directory(number);
+        let has_own_disk = self.state.small_disks.remove(&number);
+        if has_own_disk {
+            self.save()?;
+            SmallDisk::at(&data).unmount()?;
+        }
         fs::remove_dir_all(&data).with_context(|| data.display().to_string())
+    }
+
+    /// A broker that does not run loses its data, and gets a small disk of its own.
+    pub fn change_to_small_disk(&mut self, number: u8) -> Result<()> {
+        self.wipe(number)?;
+        self.state.small_disks.insert(number);
+        self.save()?;
+        let image = self.member_directory(Member::Broker(number)).join("disk.image");
+        SmallDisk::make(&image, &self.data_directory(number)).map(drop)
+    }
+
+    /// The small disk of a broker.
+    pub fn small_disk(&self, number: u8) -> Result<SmallDisk> {
+        ensure!(self.state.small_disks.contains(&number), "broker {number} has no small disk");
+        Ok(SmallDisk::at(&self.data_directory(number)))
+    }
+
+    /// What a broker and its disk exchange is bounded to so many bytes a second.
+    pub fn slow_disk(&mut self, number: u8, bytes_per_second: u64) -> Result<()> {
+        let pid = self.running(Member::Broker(number))?.pid();
+        self.state.slow_disks.insert(number);
+        self.save()?;
+        disk::throttle(&self.disk_group(number), pid, &self.data_directory(number), bytes_per_second)
+    }
+
+    /// The control group of a broker whose disk is slow.
+    fn disk_group(&self, number: u8) -> String {
+        self.state.network.namespace(Member::Broker(number))
+    }
+
+    /// Runs `minikafka cluster` with these words, and returns what it prints last.
+    pub fn operate(&self, words: &[&str]) -> Result<serde_json::Value> {
+        let mut command = Command::new(self.binary());
+        let output = command.arg("cluster").args(words).args(["--json", "--http", &self.http().join(",")]).output()?;
+        ensure!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(serde_json::from_str(text.lines().next_back().context("it prints something")?)?)
     }
 
     /// One broker more, as the next node. Returns its number.
@@ -412,7 +464,7 @@ impl Cluster {
         self.save()
     }
 
-    /// Every link is whole and fast again, and nobody stands still. Who was killed or stopped stays so.
+    /// Every link is whole and fast again, so is every disk, and nobody stands still. Who was killed or stopped stays so.
     pub fn heal(&mut self) -> Result<()> {
         let touched: BTreeSet<Member> = self.state.cuts.iter().flat_map(|&(from, to)| [from, to]).collect();
         self.state.cuts.clear();
@@ -422,15 +474,23 @@ impl Cluster {
         for member in std::mem::take(&mut self.state.slow) {
             self.state.network.limit_rate(member, None)?;
         }
+        for number in std::mem::take(&mut self.state.slow_disks) {
+            disk::release(&self.disk_group(number))?;
+        }
         for running in self.state.running.values().filter(|running| running.is_paused()) {
             running.signal(libc::SIGCONT)?;
         }
         self.save()
     }
 
+    /// What a member's process has logged.
+    pub fn log(&self, member: Member) -> String {
+        fs::read_to_string(self.member_directory(member).join("log")).unwrap_or_default()
+    }
+
     /// The last lines of a member's log.
     pub fn log_end(&self, member: Member) -> String {
-        let text = fs::read_to_string(self.member_directory(member).join("log")).unwrap_or_default();
+        let text = self.log(member);
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
     }

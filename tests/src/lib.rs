@@ -12,5 +12,6 @@ pub mod load;
 pub mod process;
 pub mod quickstart;
 pub mod raw;
+pub mod rot;
 pub mod seed;
 pub mod source;

@@ -5,19 +5,16 @@
 //! mounts and unmounts. That takes root and a loop device: without them the test says so and does nothing. What a full disk
 //! does to the log by itself is in `storage/tests/crash.rs`.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use minikafka_client::core::limits::DISK_RESERVE_BYTES_DEFAULT;
 use minikafka_client::{Client, ProducerOptions, ProducerRecord};
+use minikafka_tests::cluster::disk::{self, SmallDisk};
 use minikafka_tests::load::{Load, LoadSetup};
 use minikafka_tests::process::{self, NodeSetup};
 use minikafka_tests::seed::Seed;
 
-/// Of the file system; nearly all of it is never written to.
-const IMAGE_BYTES: u64 = 3 << 29;
 /// Space that is left above the broker's reserve while the disk is nearly full: one segment of the smallest size, and not
 /// the one after it, which is twice as large.
 const SLACK_BYTES: u64 = 20 << 20;
@@ -25,61 +22,15 @@ const SLACK_BYTES: u64 = 20 << 20;
 const PROBE_RECORDS: usize = 20;
 const TOPIC: &str = "full";
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How often a condition is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A file system of its own; unmounted with this handle, whatever happened.
-struct SmallDisk {
-    mount: PathBuf,
-}
+/// Unmounted with this handle, whatever happened.
+struct Mounted(SmallDisk);
 
-impl SmallDisk {
-    /// None: this machine or this user cannot.
-    fn mount(dir: &Path) -> Result<Option<Self>> {
-        let (image, mount) = (dir.join("image"), dir.join("disk"));
-        File::create(&image)?.set_len(IMAGE_BYTES)?;
-        fs::create_dir(&mount)?;
-        let made = Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image).output();
-        if !made.as_ref().is_ok_and(|made| made.status.success()) {
-            println!("skipped: no file system can be made ({made:?})");
-            return Ok(None);
-        }
-        let mounted = Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mount).output()?;
-        if !mounted.status.success() {
-            let why = String::from_utf8_lossy(&mounted.stderr).into_owned();
-            println!("skipped: root and a loop device are needed: {}", why.trim());
-            return Ok(None);
-        }
-        Ok(Some(Self { mount }))
-    }
-
-    fn free_bytes(&self) -> Result<u64> {
-        let output = Command::new("df").args(["--block-size=1", "--output=avail"]).arg(&self.mount).output()?;
-        let text = String::from_utf8(output.stdout)?;
-        Ok(text.lines().last().context("a line of df")?.trim().parse()?)
-    }
-
-    /// Takes space until so much is free.
-    fn add_ballast(&self, free: u64) -> Result<PathBuf> {
-        let bytes = self.free_bytes()?.saturating_sub(free);
-        let ballast = self.mount.join("ballast");
-        let status = Command::new("fallocate").args(["-l", &bytes.to_string()]).arg(&ballast).status()?;
-        ensure!(status.success(), "fallocate of {bytes} bytes: {status}");
-        Ok(ballast)
-    }
-}
-
-impl Drop for SmallDisk {
+impl Drop for Mounted {
     fn drop(&mut self) {
-        // A process that was just killed may still be letting go of it.
-        for _ in 0..100 {
-            let unmounted = Command::new("umount").arg(&self.mount).status();
-            if unmounted.is_ok_and(|status| status.success()) {
-                return;
-            }
-            std::thread::sleep(LOOK_INTERVAL);
+        if let Err(error) = self.0.unmount() {
+            println!("still mounted: {error:#}");
         }
-        println!("{} is still mounted", self.mount.display());
     }
 }
 
@@ -134,7 +85,7 @@ async fn fill_and_resume(setup: &NodeSetup, disk: &SmallDisk, seed: Seed) -> Res
     let client = Client::builder([&setup.gateway()]).connect().await?;
     let one = minikafka_client::TopicOptions { partitions: 1, ..minikafka_client::TopicOptions::default() };
     client.create_topic("probe", one).await?;
-    let ballast = disk.add_ballast((1 << 30) + SLACK_BYTES)?;
+    disk.add_ballast(DISK_RESERVE_BYTES_DEFAULT + SLACK_BYTES)?;
     let mut load = Load::start(LoadSetup {
         gateways: vec![setup.gateway()],
         topic: TOPIC.to_owned(),
@@ -148,10 +99,10 @@ async fn fill_and_resume(setup: &NodeSetup, disk: &SmallDisk, seed: Seed) -> Res
     .await?;
     let acknowledged = wait_until_full(&mut load, &setup.gateway()).await?;
     let free = disk.free_bytes()?;
-    ensure!(free >= 1 << 30, "the reserve is not used: {free} bytes are free");
+    ensure!(free >= DISK_RESERVE_BYTES_DEFAULT, "the reserve is not used: {free} bytes are free");
     read_all(&setup.gateway(), acknowledged).await?;
     ensure!(load.acknowledged() == acknowledged, "nothing is acknowledged while the disk is full");
-    fs::remove_file(ballast)?;
+    disk.drop_ballast()?;
     load.progress(1_000).await.context("after space came back")?;
     let report = load.finish().await?;
     report.assert_clean(&seed.to_string());
@@ -165,12 +116,17 @@ fn a_full_disk_refuses_serves_and_recovers_by_itself() {
     let seed = Seed::from_environment();
     let run = || -> Result<()> {
         let directory = process::directory()?;
-        let Some(disk) = SmallDisk::mount(directory.path())? else { return Ok(()) };
-        let mut setup = NodeSetup::new(&disk.mount, "dev")?;
+        if let Some(refusal) = disk::small_disk_refusal() {
+            println!("skipped: {refusal}");
+            return Ok(());
+        }
+        let mount = directory.path().join("disk");
+        let disk = Mounted(SmallDisk::make(&directory.path().join("image"), &mount)?);
+        let mut setup = NodeSetup::new(&mount, "dev")?;
         setup.cores = 1;
         let node = setup.start()?;
         let runtime = tokio::runtime::Runtime::new()?;
-        let done = runtime.block_on(fill_and_resume(&setup, &disk, seed));
+        let done = runtime.block_on(fill_and_resume(&setup, &disk.0, seed));
         let done = done.with_context(|| format!("the end of the broker's log:\n{}", node.log_end()));
         node.kill()?;
         done

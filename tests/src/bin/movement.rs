@@ -16,7 +16,6 @@ use minikafka_tests::cluster::{Cluster, ClusterSetup, Member};
 use minikafka_tests::failover::{Probes, REPLICATION, TOPIC};
 use minikafka_tests::in_process::LOOK;
 use minikafka_tests::process;
-use serde_json::Value;
 use tokio::runtime::Runtime;
 
 const PROBES: u32 = 16;
@@ -90,12 +89,12 @@ impl Bench {
     fn grow(&mut self, arguments: &Arguments) -> Result<()> {
         let new = self.cluster.add()?;
         let at_once = arguments.at_once.to_string();
-        let plan = self.operate(&["plan", "rebalance", "--at-once", &at_once])?;
+        let plan = self.cluster.operate(&["plan", "rebalance", "--at-once", &at_once])?;
         let planned = plan["bytes"].as_u64().context("a plan tells bytes")?;
         let moves = plan["moves"].as_array().map_or(0, Vec::len);
         self.probes.take_gaps();
         let (began, before) = (Instant::now(), received(&self.cluster, new)?);
-        self.operate(&["rebalance", "--wait", "--timeout", "60m", "--at-once", &at_once])?;
+        self.cluster.operate(&["rebalance", "--wait", "--timeout", "60m", "--at-once", &at_once])?;
         let took = began.elapsed().as_secs_f64();
         let moved = received(&self.cluster, new)? - before;
         let share = arguments.bytes * u64::from(REPLICATION) / (u64::from(REPLICATION) + 1);
@@ -104,16 +103,6 @@ impl Bench {
         );
         self.tell_gaps("while ranges move");
         Ok(())
-    }
-
-    fn operate(&self, line: &[&str]) -> Result<Value> {
-        let mut command = Command::new(self.cluster.binary());
-        let output =
-            command.arg("cluster").args(line).args(["--json", "--http", &self.cluster.http().join(",")]).output()?;
-        ensure!(output.status.success(), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let last = text.lines().next_back().context("it prints something")?;
-        Ok(serde_json::from_str(last)?)
     }
 
     fn tell_probes(&self, when: &str, happens: impl FnOnce()) {

@@ -5,7 +5,9 @@ use super::Scenario;
 mod changes;
 mod coordinator;
 mod cuts;
+mod disks;
 mod freezes;
+mod growth;
 mod kills;
 
 /// All of them.
@@ -13,10 +15,12 @@ pub fn all() -> &'static [Scenario] {
     &ALL
 }
 
-static ALL: [Scenario; 22] = [
+static ALL: [Scenario; 28] = [
     kills::EACH,
     kills::ALL_AT_ONCE,
     kills::TWO_AND_A_DISK,
+    disks::ROT_ONE,
+    disks::ROT_ALL,
     freezes::HEAD,
     changes::ROLLING_RESTART,
     cuts::FROM_PEERS,
@@ -30,11 +34,15 @@ static ALL: [Scenario; 22] = [
     coordinator::ZOOKEEPER_DOWN,
     coordinator::GATEWAY_KILLED,
     coordinator::ALL_GATEWAYS_KILLED,
+    coordinator::TWO_CONTROLLERS,
     freezes::FLAPPING,
     changes::DUPLICATE_NODE,
     cuts::SLOW_LINK,
+    disks::SLOW_DISK,
+    disks::FULL_DISK,
     changes::WIPED_DISK,
-    changes::NODE_ADDED,
+    growth::NODE_ADDED,
+    growth::NODE_ADDED_AMID_DEATHS,
     kills::AT_RANDOM,
 ];
 

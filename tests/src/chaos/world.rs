@@ -1,7 +1,7 @@
 //! A cluster under load, and what can be done to it: each deed is told in a line, each wait has a deadline.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,10 +12,13 @@ use tokio::runtime::Runtime;
 
 use super::outages::Outages;
 use super::probes::Probes;
-use super::{Scenario, Verdict, replicas};
-use crate::cluster::{Cluster, ClusterSetup, Health, Member, Others};
+use super::{Needs, Scenario, Verdict, replicas};
+use crate::cluster::{Cluster, ClusterSetup, Health, Member, Others, disk};
 use crate::load::{Load, LoadSetup};
 use crate::seed::Seed;
+
+mod disks;
+mod operations;
 
 /// The longest that anything may take that happens by itself.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,6 +32,8 @@ const REPLICATION: u16 = 3;
 const PARTITIONS: u32 = 6;
 /// Records that clients must get done to count as at work.
 const AT_WORK_RECORDS: u64 = 200;
+/// Fast enough for rot to be met within [`PATIENCE`].
+const SCRUB_RATE: &str = "32M";
 const TOPIC: &str = "chaos";
 /// The decisions of scenarios, apart from those of the load.
 const SEED_PART: u64 = u64::MAX;
@@ -52,6 +57,8 @@ pub struct World {
     outages: Outages,
     /// Kills after which nobody has looked yet whether writes resumed.
     struck: Vec<Struck>,
+    /// Files that were damaged and not yet seen to be replaced.
+    rotten: BTreeSet<PathBuf>,
     began: Instant,
     /// How much is wanted.
     pub size: Size,
@@ -71,7 +78,8 @@ impl World {
     pub(super) fn start(scenario: &Scenario, directory: &Path, size: Size, seed: Seed) -> Result<Self> {
         let began = Instant::now();
         let brokers = scenario.brokers;
-        let setup = ClusterSetup { brokers, session_timeout: SESSION_TIMEOUT, ..ClusterSetup::new(directory)? };
+        let mut setup = ClusterSetup { brokers, session_timeout: SESSION_TIMEOUT, ..ClusterSetup::new(directory)? };
+        setup.broker_options.extend(["--scrub-rate", SCRUB_RATE].map(String::from));
         let cluster = Cluster::up(&setup)?;
         let runtime = Runtime::new()?;
         let load_setup = LoadSetup {
@@ -91,15 +99,21 @@ impl World {
             Ok::<_, anyhow::Error>((load, probes, client))
         })?;
         let (outages, struck, random) = (Outages::default(), Vec::new(), seed.part(SEED_PART));
-        let mut world = Self { cluster, runtime, load, probes, client, outages, struck, began, size, random };
+        let rotten = BTreeSet::new();
+        let mut world = Self { cluster, runtime, load, probes, client, outages, struck, rotten, began, size, random };
         world.at_work()?;
         world.say(&format!("{brokers} brokers, {}", world.cluster.network()));
         Ok(world)
     }
 
-    /// Why links cannot be cut here, if they cannot.
-    pub fn refusal(&self) -> Option<&'static str> {
-        self.cluster.network().refusal()
+    /// Why a scenario's needs cannot be met here, if they cannot.
+    pub(super) fn refusal(&self, needs: Needs) -> Option<&'static str> {
+        match needs {
+            Needs::Processes => None,
+            Needs::Links => self.cluster.network().refusal(),
+            Needs::SmallDisks => disk::small_disk_refusal(),
+            Needs::SlowDisks => disk::throttle_refusal(),
+        }
     }
 
     /// Tells what happens, with the time.
@@ -319,7 +333,12 @@ impl World {
 
     /// Waits until records are acknowledged and read, on whatever partitions.
     pub fn at_work(&mut self) -> Result<()> {
-        self.runtime.block_on(self.load.progress(AT_WORK_RECORDS))
+        self.work(AT_WORK_RECORDS)
+    }
+
+    /// Waits until so many records are acknowledged and read, on whatever partitions.
+    pub fn work(&mut self, records: u64) -> Result<()> {
+        self.runtime.block_on(self.load.progress(records))
     }
 
     /// Waits until records are read, acknowledged or not.

@@ -208,7 +208,8 @@ impl Network {
         format!("{PREFIX}{}", self.number)
     }
 
-    fn namespace(&self, member: Member) -> String {
+    /// The name of a member's namespace: nobody else's is called so.
+    pub(super) fn namespace(&self, member: Member) -> String {
         format!("{PREFIX}{}-{member}", self.number)
     }
 }

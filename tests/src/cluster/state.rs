@@ -38,6 +38,12 @@ pub struct State {
     pub cuts: BTreeSet<(Member, Member)>,
     /// Whose links are slow.
     pub slow: BTreeSet<Member>,
+    /// Brokers whose disks are slow.
+    #[serde(default)]
+    pub slow_disks: BTreeSet<u8>,
+    /// Brokers that have a small disk of their own.
+    #[serde(default)]
+    pub small_disks: BTreeSet<u8>,
 }
 
 impl State {

@@ -1,6 +1,6 @@
 //! What operators do, and what goes wrong when they do it.
 
-use crate::chaos::Scenario;
+use crate::chaos::{Needs, Scenario};
 
 /// Members of a chain.
 const MEMBERS: usize = 3;
@@ -9,7 +9,7 @@ pub(super) const ROLLING_RESTART: Scenario = Scenario {
     name: "rolling-restart",
     promise: "each broker is stopped in order and started again, one after the other: nothing is lost, and no write fails",
     brokers: 3,
-    cuts_links: false,
+    needs: Needs::Processes,
     run: |world| {
         for _ in 0..world.rounds(1, 3) {
             for broker in 1..=3 {
@@ -28,7 +28,7 @@ pub(super) const DUPLICATE_NODE: Scenario = Scenario {
     promise: "a second process with a disk of its own claims to be a node that is alive: it waits, gives up and says why, and \
               nobody notices",
     brokers: 3,
-    cuts_links: false,
+    needs: Needs::Processes,
     run: |world| {
         let impostor = world.add_impostor(1)?;
         world.await_write(0)?;
@@ -42,7 +42,7 @@ pub(super) const WIPED_DISK: Scenario = Scenario {
     name: "wiped-disk",
     promise: "a broker comes back under its old node id with an empty disk: it is a learner, and is filled from the others",
     brokers: 3,
-    cuts_links: false,
+    needs: Needs::Processes,
     run: |world| {
         for _ in 0..world.rounds(1, 3) {
             let victim = world.chain(0)?[1];
@@ -53,25 +53,5 @@ pub(super) const WIPED_DISK: Scenario = Scenario {
             world.await_chains(MEMBERS, &[])?;
         }
         Ok(())
-    },
-};
-
-pub(super) const NODE_ADDED: Scenario = Scenario {
-    name: "node-added",
-    promise: "a broker joins the cluster, and one of the old ones dies for good: the new one is filled while writes go on, and \
-              takes its place in all chains",
-    brokers: 3,
-    cuts_links: false,
-    run: |world| {
-        let added = world.add()?;
-        world.await_write(0)?;
-        let victim = world.chain(0)?[0];
-        world.kill(&[victim])?;
-        world.await_writes()?;
-        world.wait_for_chains("the new broker is in every chain, the dead one in none", |chains| {
-            chains.iter().all(|chain| chain.len() == MEMBERS && chain.contains(&added) && !chain.contains(&victim))
-        })?;
-        world.say("the new broker has taken the dead one's place");
-        world.at_work()
     },
 };

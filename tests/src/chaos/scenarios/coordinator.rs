@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, Result};
 
-use crate::chaos::Scenario;
+use crate::chaos::world::SESSION_TIMEOUT;
+use crate::chaos::{Needs, Scenario, World};
 use crate::cluster::Member;
 
 /// Members of a chain.
@@ -15,7 +16,7 @@ pub(super) const ZOOKEEPER_DOWN: Scenario = Scenario {
     promise: "ZooKeeper is gone for a minute (brief: 15 s), and a broker dies meanwhile: chains without that broker never \
               stop, the others change once ZooKeeper is back, nothing acknowledged is lost",
     brokers: 4,
-    cuts_links: false,
+    needs: Needs::Processes,
     run: |world| {
         let chains = world.chains()?;
         let victim = chains[0][0];
@@ -46,7 +47,7 @@ pub(super) const GATEWAY_KILLED: Scenario = Scenario {
     promise: "a gateway dies, and a broker after it: clients ask the other gateway, which takes over as controller when the \
               dead one's session ends",
     brokers: 3,
-    cuts_links: false,
+    needs: Needs::Processes,
     run: |world| {
         for number in [1, 2] {
             let gateway = Member::Gateway(number);
@@ -66,7 +67,7 @@ pub(super) const ALL_GATEWAYS_KILLED: Scenario = Scenario {
     name: "kill-gateways",
     promise: "all gateways are gone: produce and fetch go on with the map that clients have",
     brokers: 3,
-    cuts_links: false,
+    needs: Needs::Processes,
     run: |world| {
         let gateways = [Member::Gateway(1), Member::Gateway(2)];
         for gateway in gateways {
@@ -79,3 +80,43 @@ pub(super) const ALL_GATEWAYS_KILLED: Scenario = Scenario {
         world.start_again(&gateways)
     },
 };
+
+pub(super) const TWO_CONTROLLERS: Scenario = Scenario {
+    name: "two-controllers",
+    promise: "the elected gateway is cut off from ZooKeeper, or stands still, until the other one is elected, and goes on as if it \
+              still were: two controllers change chains at the same time, the record lets one of them win each epoch, and nothing \
+              acknowledged is lost",
+    brokers: 3,
+    needs: Needs::Links,
+    run: |world| {
+        for round in 0..world.rounds(2, 6) {
+            let first = world.controller()?;
+            let gateway = Member::Gateway(first);
+            if round % 2 == 0 {
+                world.isolate_from_zookeeper(gateway)?
+            } else {
+                world.pause_member(gateway)?
+            }
+            // Complaints go to whoever is believed to be elected, so a change is under way while they change places.
+            let victim = world.chain(0)?[0];
+            world.kill(&[victim])?;
+            world.wait("the other gateway is elected", |world| Ok(world.controller().is_ok_and(|now| now != first)))?;
+            world.say("the other gateway is elected");
+            world.heal()?;
+            another_dies_at_once(world, victim)?;
+            world.await_chains(MEMBERS, &[])?;
+        }
+        Ok(())
+    },
+};
+
+/// Both controllers find the same chains in need of a change.
+fn another_dies_at_once(world: &mut World, dead: u8) -> Result<()> {
+    world.start_brokers(&[dead])?;
+    world.await_writes()?;
+    let victim = world.chain(0)?[0];
+    world.kill(&[victim])?;
+    world.await_writes()?;
+    world.last(SESSION_TIMEOUT)?;
+    world.start_brokers(&[victim])
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::chaos::world::SESSION_TIMEOUT;
-use crate::chaos::{Scenario, World};
+use crate::chaos::{Needs, Scenario, World};
 use crate::cluster::Others;
 
 /// Members of a chain.
@@ -16,7 +16,7 @@ pub(super) const FROM_PEERS: Scenario = Scenario {
     promise: "a head loses the other brokers only; coordinator, gateways and clients reach it: its chains go on without it, \
               and it acknowledges nothing alone",
     brokers: 3,
-    cuts_links: true,
+    needs: Needs::Links,
     run: |world| isolated(world, Others::Peers),
 };
 
@@ -25,7 +25,7 @@ pub(super) const FROM_PEERS_THEN_KILLED: Scenario = Scenario {
     promise: "a head loses the other brokers, goes on hearing clients for a second, and dies with its disk: it acknowledged \
               nothing that it alone had",
     brokers: 3,
-    cuts_links: true,
+    needs: Needs::Links,
     run: |world| {
         for _ in 0..world.rounds(1, 3) {
             let head = world.chain(0)?[0];
@@ -46,7 +46,7 @@ pub(super) const FROM_ZOOKEEPER: Scenario = Scenario {
     name: "cut-zookeeper",
     promise: "a head loses the coordinator only, for longer than its session: writes go on or resume by themselves",
     brokers: 3,
-    cuts_links: true,
+    needs: Needs::Links,
     run: |world| isolated(world, Others::ZooKeeper),
 };
 
@@ -55,7 +55,7 @@ pub(super) const FROM_CLIENTS: Scenario = Scenario {
     promise: "a head loses its clients only: its partitions wait for the network (no chain is at fault), the others go on, \
               nothing acknowledged is lost",
     brokers: 3,
-    cuts_links: true,
+    needs: Needs::Links,
     run: |world| {
         let head = world.chain(0)?[0];
         world.isolate(head, Others::Clients)?;
@@ -73,7 +73,7 @@ pub(super) const TO_SUCCESSOR: Scenario = Scenario {
     promise: "what a head sends does not reach its successor, whom it still hears: the chain changes, nothing is acknowledged \
               that the successor lacks",
     brokers: 3,
-    cuts_links: true,
+    needs: Needs::Links,
     run: |world| one_way(world, 0, 1),
 };
 
@@ -81,7 +81,7 @@ pub(super) const FROM_SUCCESSOR: Scenario = Scenario {
     name: "one-way-from-successor",
     promise: "a head does not hear its successor, which hears it: the chain changes, nothing acknowledged is lost",
     brokers: 3,
-    cuts_links: true,
+    needs: Needs::Links,
     run: |world| one_way(world, 1, 0),
 };
 
@@ -89,7 +89,7 @@ pub(super) const PARTIAL: Scenario = Scenario {
     name: "cut-between-two",
     promise: "two brokers do not hear each other, everybody else hears both: writes resume with one of them left out",
     brokers: 3,
-    cuts_links: true,
+    needs: Needs::Links,
     run: |world| {
         let chain = world.chain(0)?;
         world.partition(chain[0], chain[1])?;
@@ -101,7 +101,7 @@ pub(super) const HEAD_FROM_ALL: Scenario = Scenario {
     name: "cut-all",
     promise: "a head is cut off from everybody: its chains go on without it, and it serves nobody what it does not know",
     brokers: 3,
-    cuts_links: true,
+    needs: Needs::Links,
     run: |world| isolated(world, Others::All),
 };
 
@@ -109,7 +109,7 @@ pub(super) const SLOW_LINK: Scenario = Scenario {
     name: "slow-link",
     promise: "a broker's link becomes slow: clients slow down or go on without it, nothing acknowledged is lost",
     brokers: 3,
-    cuts_links: true,
+    needs: Needs::Links,
     run: |world| {
         let head = world.chain(0)?[0];
         world.slow_link(head, "2mbit")?;

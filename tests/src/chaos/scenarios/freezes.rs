@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::chaos::Scenario;
 use crate::chaos::world::SESSION_TIMEOUT;
+use crate::chaos::{Needs, Scenario};
 
 /// Members of a chain.
 const MEMBERS: usize = 3;
@@ -13,7 +13,7 @@ pub(super) const HEAD: Scenario = Scenario {
     promise: "a head stands still for longer than its session and goes on: its chain goes on without it, and what it believes \
               when it wakes harms nobody",
     brokers: 3,
-    cuts_links: false,
+    needs: Needs::Processes,
     run: |world| {
         for _ in 0..world.rounds(1, 3) {
             let head = world.chain(0)?[0];
@@ -33,7 +33,7 @@ pub(super) const FLAPPING: Scenario = Scenario {
     promise: "a broker stands still again and again, each time for less than its session: nothing acknowledged is lost, and \
               writes go on between and after",
     brokers: 3,
-    cuts_links: false,
+    needs: Needs::Processes,
     run: |world| {
         let victim = world.chain(0)?[0];
         for _ in 0..world.rounds(4, 12) {

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::chaos::{Scenario, World};
+use crate::chaos::{Needs, Scenario, World};
 
 /// Members of a chain.
 const MEMBERS: usize = 3;
@@ -12,7 +12,7 @@ pub(super) const EACH: Scenario = Scenario {
     promise: "head, middle and tail of a chain die in turn, again and again: nothing acknowledged is lost, and writes resume \
               by themselves while the member is dead",
     brokers: 3,
-    cuts_links: false,
+    needs: Needs::Processes,
     run: |world| {
         for round in 0..world.rounds(1, 4) {
             for place in 0..MEMBERS {
@@ -34,7 +34,7 @@ pub(super) const ALL_AT_ONCE: Scenario = Scenario {
     promise: "all three members die at the same moment and are started again: nothing acknowledged is lost, nothing is to be \
               done but to start them",
     brokers: 3,
-    cuts_links: false,
+    needs: Needs::Processes,
     run: |world| {
         for _ in 0..world.rounds(1, 4) {
             world.at_work()?;
@@ -52,7 +52,7 @@ pub(super) const TWO_AND_A_DISK: Scenario = Scenario {
     promise: "two of a chain of three die at the same moment, one of them loses its disk, a fourth broker is spare: reads go \
               on, writes resume by themselves with the survivor and the spare, nothing acknowledged is lost",
     brokers: 4,
-    cuts_links: false,
+    needs: Needs::Processes,
     run: |world| {
         for _ in 0..world.rounds(1, 3) {
             world.await_chains(MEMBERS, &[])?;
@@ -74,7 +74,7 @@ pub(super) const AT_RANDOM: Scenario = Scenario {
     promise: "brokers die at random moments, also while others come back: nothing acknowledged is lost, whenever two of three \
               are there writes resume",
     brokers: 3,
-    cuts_links: false,
+    needs: Needs::Processes,
     run: |world| {
         for _ in 0..world.rounds(3, 15) {
             let (first, second) = two_brokers(world);
