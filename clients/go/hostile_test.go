@@ -335,6 +335,31 @@ func TestASilentGatewayIsPassedBy(t *testing.T) {
 	}
 }
 
+// A gateway that has lost its coordinator tells its old map for ever: it is not asked first again.
+func TestAGatewayThatLagsForEverIsNotBelievedForEver(t *testing.T) {
+	checkLeaks(t)
+	for range 4 { // whichever is asked first
+		cluster := fakecluster.New(t, 2)
+		cluster.CreateTopic("orders", 1)
+		client, err := minikafka.New(minikafka.Gateways(cluster.Gateways()...), minikafka.Logger(quiet))
+		if err != nil {
+			t.Fatal(err)
+		}
+		record := &minikafka.Record{Topic: "orders", Value: []byte("one")}
+		if _, err := client.ProduceSync(testContext(t), record); err != nil {
+			t.Fatal(err)
+		}
+		cluster.Lag(0)
+		cluster.Move(1)
+		if _, err := client.ProduceSync(testContext(t), record); err != nil {
+			t.Error(err)
+		}
+		if err := client.Close(testContext(t)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestAProducerFailsByItsDeadlineAndSaysWhetherItMayBeStored(t *testing.T) {
 	checkLeaks(t)
 	cluster := fakecluster.New(t, 1)

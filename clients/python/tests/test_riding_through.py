@@ -213,6 +213,19 @@ def test_a_silent_gateway_is_not_waited_for_alone(cluster: FakeCluster) -> None:
                 assert time.monotonic() - began < 3, "long before its deadline of 5 s"
 
 
+def test_a_gateway_that_lags_for_ever_is_not_believed_for_ever(cluster: FakeCluster) -> None:
+    # One that has lost its coordinator tells its old map for ever; the head that it names is none any more.
+    cluster.epoch = 2
+    cluster.add_topic("orders", 1)
+    with FakeCluster() as lagging:
+        lagging.add_topic("orders", 1)
+        lagging.refuse(Api.PRODUCE, ErrorCode.STALE, times=10_000)
+        for _ in range(4):  # whichever is asked first
+            with Client([lagging.address, cluster.address]) as client, client.producer() as producer:
+                producer.send("orders", value=b"one").result(10)
+    assert cluster.stored("orders") == 4
+
+
 def test_a_connection_that_breaks_tells_every_request_that_waits(cluster: FakeCluster) -> None:
     with Client(cluster.address, ClientOptions(request_timeout=0.2)) as client:
         cluster.intercept(Api.CREATE_TOPIC, *[breaks] * 1000)

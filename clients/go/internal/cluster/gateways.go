@@ -90,6 +90,12 @@ func (g *Gateways) AskAny(ctx context.Context, api wire.API, request connection.
 	}
 }
 
+// TurnToNext makes another gateway the first to be asked: what this one tells is too old. It may have lost the coordinator, and not
+// know what the others do.
+func (g *Gateways) TurnToNext() {
+	g.preferred.Store((g.preferred.Load() + 1) % int32(len(g.addresses)))
+}
+
 // AskUntil is AskAny, again and again until a gateway gives an answer, one refuses for good, or the context ends.
 func (g *Gateways) AskUntil(ctx context.Context, api wire.API, request connection.Message) (connection.Reply, string, error) {
 	for failures := 1; ; failures++ {

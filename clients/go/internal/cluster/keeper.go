@@ -73,7 +73,12 @@ func (k *Keeper) NewerThan(ctx context.Context, seen uint64) (*Map, error) {
 	if wait := refreshIntervalMin - time.Since(k.lastRefresh); wait > 0 && !Sleep(ctx, wait) {
 		return k.Current(), context.DeadlineExceeded
 	}
-	return k.refresh(ctx)
+	before := k.Current()
+	next, err := k.refresh(ctx)
+	if err == nil && next.hasChainsOf(before) {
+		k.gateways.TurnToNext()
+	}
+	return next, err
 }
 
 // NoOlderThan is a snapshot that was asked for no longer than age ago, whoever asked.

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"reflect"
 
 	"github.com/minikafka/minikafka/clients/go/internal/errorcode"
 	"github.com/minikafka/minikafka/clients/go/internal/wire"
@@ -199,6 +200,9 @@ func (m *Map) copyTopics() map[string]*wire.TopicDescription {
 	}
 	return topics
 }
+
+// hasChainsOf tells whether nothing is known that other does not know: somebody needed to know more.
+func (m *Map) hasChainsOf(other *Map) bool { return reflect.DeepEqual(m.rings, other.rings) }
 
 // keepNewerChains: gateways may lag behind each other; a client never goes back to an older epoch of a range.
 func (m *Map) keepNewerChains(ring wire.RingMap) {

@@ -124,7 +124,11 @@ func (c *Cluster) resolve(r *Request) {
 	for number, server := range c.servers {
 		reply.Nodes = append(reply.Nodes, wire.NodeAddress{Node: wire.NodeID(number + 1), Shards: []string{server.Address()}})
 	}
-	chain := wire.RangeChain{Epoch: c.epoch, Places: []wire.ChainPlace{{Node: wire.NodeID(c.owner + 1)}}}
+	told, isLagging := c.lagging[r.Server.number]
+	if !isLagging {
+		told = ownership{c.epoch, c.owner}
+	}
+	chain := wire.RangeChain{Epoch: told.epoch, Places: []wire.ChainPlace{{Node: wire.NodeID(told.owner + 1)}}}
 	chains := make([]wire.RangeChain, ranges)
 	for i := range chains {
 		chains[i] = chain

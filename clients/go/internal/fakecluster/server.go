@@ -36,7 +36,15 @@ type Cluster struct {
 	changed chan struct{}
 	// intercept, if set, sees every request first: true means that it has dealt with it.
 	intercept func(*Request) bool
-	isClosed  bool
+	// lagging are servers whose gateways tell what was true once.
+	lagging  map[int]ownership
+	isClosed bool
+}
+
+// ownership is who owns every range.
+type ownership struct {
+	epoch wire.Epoch
+	owner int
 }
 
 // Server is one node with one shard, and a gateway.
@@ -75,7 +83,7 @@ func New(t testing.TB, nodes int) *Cluster {
 
 // Start is New without a test that closes the cluster.
 func Start(nodes int) (*Cluster, error) {
-	c := &Cluster{epoch: 1, topics: map[string]*topic{}, groups: map[string]*group{}, nextID: 1 << 60, changed: make(chan struct{})}
+	c := &Cluster{epoch: 1, topics: map[string]*topic{}, groups: map[string]*group{}, lagging: map[int]ownership{}, nextID: 1 << 60, changed: make(chan struct{})}
 	for number := range nodes {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -110,6 +118,13 @@ func (c *Cluster) Intercept(intercept func(*Request) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.intercept = intercept
+}
+
+// Lag makes a server's gateway tell for ever what is true now, as one does that has lost its coordinator.
+func (c *Cluster) Lag(number int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lagging[number] = ownership{c.epoch, c.owner}
 }
 
 // Move makes another node own every range, in a new epoch. What the coordinator only remembers is forgotten, as when one dies;

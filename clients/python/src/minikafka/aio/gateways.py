@@ -80,6 +80,12 @@ class Gateways:
                 question.cancel()
         raise NoGatewayError(", ".join(self._addresses), last)
 
+    def turn_to_next(self) -> None:
+        """Another gateway is asked first the next time: what this one tells is too old. It may have lost the
+        coordinator, and not know what the others do.
+        """
+        self._preferred = (self._preferred + 1) % len(self._addresses)
+
     async def ask_controller(self, api: Api, request: Message, reply: type[Message], *, deadline: float) -> Controlled:
         """Asks the controller, wherever it is: follows ``not_controller`` (whose message is the controller's address),
         goes on to the next gateway when one is gone, and retries what is retriable until the deadline (the loop's

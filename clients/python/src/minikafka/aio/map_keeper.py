@@ -41,7 +41,11 @@ class MapKeeper:
                 return self.current
             loop = asyncio.get_running_loop()
             await asyncio.sleep(max(self._last_refresh + REFRESH_INTERVAL_MIN - loop.time(), 0))
-            return await self._refresh()
+            before = self.current
+            refreshed = await self._refresh()
+            if refreshed.has_chains_of(before):
+                self._gateways.turn_to_next()
+            return refreshed
 
     async def no_older_than(self, age_max: float) -> ClusterMap:
         """A snapshot that was asked for no longer than ``age_max`` seconds ago, whoever asked.

@@ -148,6 +148,10 @@ class ClusterMap:
         fitting = [ring for ring in self._rings.values() if ring.replication <= _INTERNAL_REPLICATION_MAX]
         return max(fitting or self._rings.values(), key=lambda ring: ring.replication, default=None)
 
+    def has_chains_of(self, other: ClusterMap) -> bool:
+        """Whether nothing is known that ``other`` does not know: somebody needed to know more."""
+        return self._rings == other._rings
+
     def _with_newer_chains(self, ring: RingMap) -> RingMap:
         """Gateways may lag behind each other; a client never goes back to an older epoch of a range."""
         known = self._rings.get(ring.ring)
