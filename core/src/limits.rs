@@ -197,6 +197,11 @@ pub const COORDINATOR_GAP_MS_MAX: u64 = 5 * TICK_MS;
 /// Groups in one answer to a group-list, in bytes; the ranges that do not fit are asked for again.
 pub const GROUP_LIST_BYTES_MAX: usize = 8 << 20;
 
+/// Records that a consumer handed out and whose acknowledgement it waits for; then it hands out no others.
+pub const ACKNOWLEDGEMENTS_OUTSTANDING_MAX: usize = 65_536;
+/// Commits that an application asked for and that are not answered, of one consumer.
+pub const COMMITS_WAITING_MAX: usize = 1_024;
+
 /// Letters of a topic name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// Partitions of one topic.

@@ -2,7 +2,8 @@
 //!
 //! `fetcher`, a task, asks every shard concerned, ahead of the application and within a bound of memory; `progress`,
 //! pure, decides what to ask and what an answer means; `entries` verifies every fetched byte; `records` decompresses,
-//! validates and cuts. A batch's way: shard → `fetcher` → `entries` → `progress` → [`Consumer::next_batch`] → `records`.
+//! validates and cuts; `reader` is all of that, for a consumer without a group and for one with a group (`crate::group`). A
+//! batch's way: shard → `fetcher` → `entries` → `progress` → `reader` → [`Consumer::next_batch`] → `records`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,7 +11,6 @@ use std::time::Duration;
 
 use minikafka_core::wire::{OffsetQuery, TopicDescription};
 use minikafka_core::{NodeId, Offset, Partition};
-use tokio::task::JoinHandle;
 use tokio::task::coop::consume_budget;
 
 use crate::client::ClientShared;
@@ -20,12 +20,16 @@ mod entries;
 mod fetcher;
 mod options;
 mod progress;
+pub(crate) mod reader;
 mod records;
 
 pub use options::{ConsumerOptions, OnDamage, OutOfRangePolicy, ReadFrom, Skipped, StartAt};
 pub use records::{ConsumerRecord, FetchedRecords};
 
-use progress::{Progress, Taken};
+pub(crate) use progress::Prospect;
+
+use progress::Progress;
+use reader::Reader;
 
 /// Reads records of one topic: those of one partition in order, each once. It belongs to one task; its prefetching goes
 /// on in the background until it is dropped.
@@ -48,9 +52,7 @@ use progress::{Progress, Taken};
 /// ```
 #[derive(Debug)]
 pub struct Consumer {
-    topic: Arc<TopicDescription>,
-    shared: Arc<fetcher::Shared>,
-    fetcher: JoinHandle<()>,
+    reader: Reader,
     current: Option<Current>,
 }
 
@@ -70,9 +72,7 @@ impl Consumer {
         options.check()?;
         let starts = starts(&client, &topic, &options).await?;
         let progress = Progress::new(topic.clone(), &options, starts);
-        let shared = Arc::new(fetcher::Shared::new(progress));
-        let fetcher = tokio::spawn(fetcher::fetch_ahead(client, shared.clone()));
-        Ok(Self { topic, shared, fetcher, current: None })
+        Ok(Self { reader: Reader::start(client, topic, progress, Arc::default()), current: None })
     }
 
     /// The next batch of any partition that is not paused, partitions taking turns. Waits as long as it takes for one (a
@@ -90,13 +90,17 @@ impl Consumer {
         // An application that always finds a batch must still let its own fetcher run.
         consume_budget().await;
         loop {
-            if let Some(result) = self.try_next_batch() {
+            if let Some(result) = self.reader.try_next_batch() {
                 return result;
             }
-            if self.fetcher.is_finished() {
+            // Better told again than waited for in vain.
+            if let Prospect::Failures(error) = self.reader.prospect() {
+                return Err(error);
+            }
+            if self.reader.has_ended() {
                 return Err(Error::Closed("consumer"));
             }
-            self.shared.ready.notified().await;
+            self.reader.ready().notified().await;
         }
     }
 
@@ -133,12 +137,7 @@ impl Consumer {
     /// [`Error::NoSuchPartition`] for a partition that this consumer does not read.
     pub fn seek(&mut self, partition: Partition, offset: Offset) -> Result<()> {
         self.current.take_if(|current| current.batch.partition() == partition);
-        if !self.shared.progress().seek(partition, offset) {
-            let (topic, partitions) = (self.topic.name.as_str().into(), self.topic.partitions);
-            return Err(Error::NoSuchPartition { topic, partition, partitions });
-        }
-        self.shared.wake_fetcher.notify_one();
-        Ok(())
+        self.reader.seek(partition, offset)
     }
 
     /// Hands out no records of these partitions until they are resumed. Those not read by this consumer do not matter.
@@ -147,79 +146,50 @@ impl Consumer {
         if let Some(current) = self.current.take_if(is_current)
             && let Some(next) = current.records.front()
         {
-            self.shared.progress().put_back(current.batch.into_entry(), next.offset);
+            self.reader.put_back(current.batch, next.offset);
         }
-        self.shared.progress().set_paused(partitions, true);
+        self.reader.pause(partitions);
     }
 
     /// Undoes [`Consumer::pause`].
     pub fn resume(&mut self, partitions: &[Partition]) {
-        self.shared.progress().set_paused(partitions, false);
-        self.shared.wake_fetcher.notify_one();
-        self.shared.ready.notify_one();
+        self.reader.resume(partitions);
     }
 
     /// For every partition, the offset of the record that comes next, ordered by partition. A partition that began at
     /// "earliest" says 0 until its shard was heard of.
     pub fn positions(&self) -> Vec<(Partition, Offset)> {
-        let progress = self.shared.progress();
-        progress.positions().map(|(partition, position, _)| (partition, self.read_to(partition, position))).collect()
+        let positions = self.reader.positions().into_iter();
+        positions.map(|(partition, position, _)| (partition, self.read_to(partition, position))).collect()
     }
 
     /// The offset after the last committed record, as last heard from the partition's shard. None: not heard yet, or not
     /// a partition of this consumer.
     pub fn committed_end(&self, partition: Partition) -> Option<Offset> {
-        self.shared.progress().positions().find(|(of, ..)| *of == partition).and_then(|(.., end)| end)
+        self.reader.positions().into_iter().find(|(of, ..)| *of == partition).and_then(|(.., end)| end)
     }
 
     /// Whether every partition has been read up to its committed end, as last heard. False until each was heard of.
     pub fn is_at_end(&self) -> bool {
-        let progress = self.shared.progress();
-        progress
-            .positions()
-            .all(|(partition, position, end)| end.is_some_and(|end| self.read_to(partition, position) >= end))
+        let is_read = |(partition, position, end): (Partition, Offset, Option<Offset>)| {
+            end.is_some_and(|end| self.read_to(partition, position) >= end)
+        };
+        self.reader.positions().into_iter().all(is_read)
     }
 
     /// How many answers with records each node has given so far: where this consumer reads from ([`ReadFrom`]).
     pub fn fetches_by_node(&self) -> BTreeMap<NodeId, u64> {
-        self.shared.progress().fetches_by_node().clone()
+        self.reader.fetches_by_node()
     }
 
     /// What was left out so far under [`OnDamage::Skip`], in the order in which it was met; the latest 1,024 stretches.
     pub fn skipped(&self) -> Vec<Skipped> {
-        self.shared.progress().skipped().to_vec()
+        self.reader.skipped()
     }
 
     /// The topic.
     pub fn topic(&self) -> &TopicDescription {
-        &self.topic
-    }
-
-    fn try_next_batch(&mut self) -> Option<Result<FetchedRecords>> {
-        loop {
-            let (taken, may_fetch) = {
-                let mut progress = self.shared.progress();
-                (progress.take()?, progress.may_fetch())
-            };
-            if may_fetch {
-                self.shared.wake_fetcher.notify_one();
-            }
-            let Taken { index, entry, position } = match taken {
-                Ok(taken) => taken,
-                Err(error) => return Some(Err(error)),
-            };
-            let (partition, offset) = (entry.header.partition, position.max(entry.header.base_offset));
-            match FetchedRecords::open(entry, position) {
-                Ok(Some(batch)) => return Some(Ok(batch)),
-                Ok(None) => {}
-                Err(reason) => {
-                    let topic = self.topic.name.as_str().into();
-                    let error = Error::Damaged { topic, partition, offset, reason: reason.into() };
-                    self.shared.progress().fail(index, offset, error.clone());
-                    return Some(Err(error));
-                }
-            }
-        }
+        self.reader.topic()
     }
 
     fn rest_of_current(&mut self) -> Option<FetchedRecords> {
@@ -231,12 +201,6 @@ impl Consumer {
     fn read_to(&self, partition: Partition, position: Offset) -> Offset {
         let current = self.current.as_ref().filter(|current| current.batch.partition() == partition);
         current.and_then(|current| current.records.front()).map_or(position, |record| record.offset)
-    }
-}
-
-impl Drop for Consumer {
-    fn drop(&mut self) {
-        self.fetcher.abort();
     }
 }
 

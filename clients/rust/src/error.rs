@@ -139,6 +139,17 @@ pub enum Error {
         /// The first one behind the damage that can be read, if any can.
         resume: Option<Offset>,
     },
+    /// A group has no commit in a partition, and its user wants to say where it begins.
+    #[error(
+        "topic {topic} partition {partition}: the group has committed nothing. Seek, or choose where it begins \
+         (GroupStart::Earliest, GroupStart::Latest)"
+    )]
+    NoCommit {
+        /// The topic.
+        topic: Arc<str>,
+        /// The partition.
+        partition: Partition,
+    },
     /// A setting is outside its range.
     #[error("option {option} is not valid: {reason}")]
     InvalidOption {

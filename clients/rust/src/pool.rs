@@ -19,6 +19,8 @@ pub(crate) enum Lane {
     Requests,
     /// Fetches: large replies.
     Fetches,
+    /// Of members of groups to their coordinator: given up within seconds, whatever else its shard is busy with.
+    Groups,
 }
 
 /// One attempt to open a connection; all who wait share its outcome.

@@ -28,13 +28,13 @@ pub(super) struct Shared {
     progress: Mutex<Progress>,
     /// The application has taken something, or wants something else.
     pub wake_fetcher: Notify,
-    /// There may be something for the application.
-    pub ready: Notify,
+    /// There may be something for the application: in this topic, or in another one of the same group.
+    pub ready: Arc<Notify>,
 }
 
 impl Shared {
-    pub(super) fn new(progress: Progress) -> Self {
-        Self { progress: Mutex::new(progress), wake_fetcher: Notify::new(), ready: Notify::new() }
+    pub(super) fn new(progress: Progress, ready: Arc<Notify>) -> Self {
+        Self { progress: Mutex::new(progress), wake_fetcher: Notify::new(), ready }
     }
 
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {

@@ -115,7 +115,7 @@ impl Default for ConsumerOptions {
 
 impl ConsumerOptions {
     /// Refuses settings outside of their range.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let refuse = |option, reason: &str| Err(Error::InvalidOption { option, reason: reason.into() });
         if self.prefetch_bytes_max < 64 << 10 {
             return refuse("prefetch_bytes_max", "it must be at least 64 KiB");

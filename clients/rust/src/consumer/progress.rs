@@ -91,6 +91,8 @@ struct PartitionProgress {
     batches: VecDeque<FetchedEntry>,
     buffered_bytes: usize,
     committed_end: Option<Offset>,
+    /// It is read: always so without a group, and while a group's member owns it.
+    is_assigned: bool,
     is_paused: bool,
     is_idle: bool,
     is_ready: bool,
@@ -117,6 +119,17 @@ pub(super) struct Taken {
     pub index: usize,
     pub entry: FetchedEntry,
     pub position: Offset,
+}
+
+/// What may come, as long as nobody seeks, resumes or assigns anything.
+#[derive(Debug)]
+pub(crate) enum Prospect {
+    /// Records.
+    Records,
+    /// Nothing: no partition is read.
+    Nothing,
+    /// Nothing: all that is read stands still, one of them because of this.
+    Failures(Error),
 }
 
 impl Progress {
@@ -177,7 +190,7 @@ impl Progress {
         let partition = &mut self.partitions[index];
         let is_due = partition.retry_at.is_none_or(|at| at <= now);
         let has_room = partition.buffered_bytes < self.partition_bytes_max;
-        if partition.is_paused || partition.failed.is_some() || !is_due || !has_room {
+        if !partition.is_wanted() || partition.failed.is_some() || !is_due || !has_room {
             return None;
         }
         let topic = &self.topic;
@@ -240,7 +253,7 @@ impl Progress {
     /// When [`Progress::plan`] has something to do, if nothing else happens before.
     pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
         let waiting = self.idle.iter().map(|index| &self.partitions[*index]);
-        let waiting = waiting.filter(|partition| partition.failed.is_none() && !partition.is_paused);
+        let waiting = waiting.filter(|partition| partition.failed.is_none() && partition.is_wanted());
         waiting.filter_map(|partition| partition.retry_at).filter(|at| *at > now).min()
     }
 
@@ -254,7 +267,7 @@ impl Progress {
         while let Some(index) = self.ready.pop_front() {
             let partition = &mut self.partitions[index];
             partition.is_ready = false;
-            if partition.is_paused {
+            if !partition.is_wanted() {
                 continue;
             }
             if let Some(entry) = partition.batches.pop_front() {
@@ -275,10 +288,19 @@ impl Progress {
                 return Some(Err(error));
             }
         }
-        // Nothing can come any more: better told again than waited for in vain.
-        let mut active = self.partitions.iter().filter(|partition| !partition.is_paused).peekable();
-        active.peek()?;
-        active.map(|partition| partition.failed.clone()).collect::<Option<Vec<_>>>()?.pop().map(Err)
+        None
+    }
+
+    /// Whether anything can come.
+    pub(super) fn prospect(&self) -> Prospect {
+        let mut prospect = Prospect::Nothing;
+        for partition in self.partitions.iter().filter(|partition| partition.is_wanted()) {
+            match &partition.failed {
+                None => return Prospect::Records,
+                Some(error) => prospect = Prospect::Failures(error.clone()),
+            }
+        }
+        prospect
     }
 
     /// Whether more can be fetched after the application has taken something.
@@ -300,6 +322,41 @@ impl Progress {
             self.restart(index, position);
         }
         index.is_some()
+    }
+
+    /// The same for all partitions of a topic, none of which is read before it is [assigned](Self::assign).
+    pub(super) fn of_group(topic: Arc<TopicDescription>, options: &ConsumerOptions) -> Self {
+        let all = (0..topic.partitions).map(|partition| (Partition(partition), Offset(0), false));
+        let mut progress = Self::new(topic, options, all);
+        progress.partitions.iter_mut().for_each(|partition| partition.is_assigned = false);
+        progress
+    }
+
+    /// A partition is read from `position` on; `is_starting`: or from wherever its log begins. False: there is none.
+    pub(super) fn assign(&mut self, partition: Partition, position: Offset, is_starting: bool) -> bool {
+        let index = self.index_of(partition);
+        if let Some(index) = index {
+            self.restart(index, position);
+            let partition = &mut self.partitions[index];
+            (partition.is_assigned, partition.is_paused, partition.is_starting) = (true, false, is_starting);
+        }
+        index.is_some()
+    }
+
+    /// A partition is not read any more; what was fetched of it is gone.
+    pub(super) fn unassign(&mut self, partition: Partition) {
+        if let Some(index) = self.index_of(partition) {
+            self.restart(index, Offset(0));
+            self.partitions[index].is_assigned = false;
+        }
+    }
+
+    /// A partition stands still, and says why.
+    pub(super) fn refuse(&mut self, partition: Partition, error: Error) {
+        if let Some(index) = self.index_of(partition) {
+            self.partitions[index].failed = Some(error);
+            self.announce(index);
+        }
     }
 
     /// Puts back what was taken and not read.
@@ -334,7 +391,8 @@ impl Progress {
 
     /// Partition, position, committed end.
     pub(super) fn positions(&self) -> impl Iterator<Item = (Partition, Offset, Option<Offset>)> {
-        self.partitions.iter().map(|partition| (partition.partition, partition.position, partition.committed_end))
+        let assigned = self.partitions.iter().filter(|partition| partition.is_assigned);
+        assigned.map(|partition| (partition.partition, partition.position, partition.committed_end))
     }
 
     fn restart(&mut self, index: usize, position: Offset) {
@@ -343,6 +401,7 @@ impl Progress {
         let fresh = PartitionProgress {
             generation: partition.generation + 1,
             committed_end: partition.committed_end,
+            is_assigned: partition.is_assigned,
             is_paused: partition.is_paused,
             is_ready: partition.is_ready,
             ..PartitionProgress::new((partition.partition, position, false))
@@ -357,7 +416,7 @@ impl Progress {
     fn announce(&mut self, index: usize) {
         let partition = &mut self.partitions[index];
         let has_something = !partition.batches.is_empty() || partition.failed.is_some() && !partition.failure_was_told;
-        if has_something && !partition.is_ready && !partition.is_paused {
+        if has_something && !partition.is_ready && partition.is_wanted() {
             partition.is_ready = true;
             self.ready.push_back(index);
         }
@@ -377,6 +436,7 @@ impl PartitionProgress {
             batches: VecDeque::new(),
             buffered_bytes: 0,
             committed_end: None,
+            is_assigned: true,
             is_paused: false,
             is_idle: true,
             is_ready: false,
@@ -392,6 +452,10 @@ impl PartitionProgress {
             failed: None,
             failure_was_told: false,
         }
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.is_assigned && !self.is_paused
     }
 
     fn back_off(&mut self, now: Instant, needs_map: bool, server_asks: Duration) {

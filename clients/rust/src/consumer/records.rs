@@ -124,7 +124,7 @@ impl FetchedRecords {
     }
 
     /// The same records from `offset` on; none when there are none.
-    pub(super) fn starting_at(self, offset: Offset) -> Option<Self> {
+    pub(crate) fn starting_at(self, offset: Offset) -> Option<Self> {
         let (skipped, first_offset) = {
             let mut wanted = self.records().enumerate().skip_while(|(_, record)| record.offset < offset);
             let (skipped, first) = wanted.next()?;

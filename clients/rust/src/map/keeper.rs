@@ -42,6 +42,11 @@ impl MapKeeper {
         self.current.borrow().clone()
     }
 
+    /// Tells whenever there is another snapshot.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<ClusterMap>> {
+        self.current.subscribe()
+    }
+
     /// A snapshot newer than `seen`: the one that is there already, the one that another caller is fetching, or one
     /// fetched now. Cancel-safe: whoever waits next takes over.
     pub(crate) async fn newer_than(&self, seen: u64, gateways: &Gateways) -> Result<Arc<ClusterMap>> {

@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
 mod gateway;
+mod groups;
 pub mod log;
 mod server;
 mod shard;
@@ -90,6 +91,7 @@ pub struct State {
     pub generation: u64,
     pub next_topic: u64,
     pub wait_ms_max_seen: u32,
+    pub groups: groups::Groups,
 }
 
 impl Cluster {
@@ -111,6 +113,7 @@ impl Cluster {
             shards: listeners.iter().map(address).collect(),
         });
         tokio::spawn(server::serve(shared.clone(), gateway, None));
+        tokio::spawn(groups::tick(Arc::downgrade(&shared)));
         for (shard, listener) in listeners.into_iter().enumerate() {
             tokio::spawn(server::serve(shared.clone(), listener, Some(shard)));
         }

@@ -5,5 +5,6 @@
 mod cluster;
 mod connection;
 mod consumer;
+mod groups;
 mod producer;
 mod topics;

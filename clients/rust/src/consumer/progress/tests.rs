@@ -228,13 +228,41 @@ fn a_failure_waits_for_what_came_before_it_and_is_told_again_when_nothing_else_c
     world.refuse(fetch, fetched(Some(ErrorCode::OffsetOutOfRange)));
     assert!(world.plan().is_empty());
     assert!(world.progress.take().expect("the batch comes first").is_ok());
+    let error = world.progress.take().expect("not a wait").expect_err("out of range");
+    assert_eq!(error.code(), Some(ErrorCode::OffsetOutOfRange));
     for _ in 0..3 {
-        let error = world.progress.take().expect("not a wait").expect_err("out of range");
+        assert!(world.progress.take().is_none(), "said once");
+        let Prospect::Failures(error) = world.progress.prospect() else { panic!("nothing else can come") };
         assert_eq!(error.code(), Some(ErrorCode::OffsetOutOfRange));
     }
     assert!(world.progress.seek(PARTITION.partition, Offset(12)));
-    assert!(world.progress.take().is_none());
+    assert!(world.progress.take().is_none() && matches!(world.progress.prospect(), Prospect::Records));
     world.only_fetch();
+}
+
+#[test]
+fn a_group_reads_what_is_assigned_from_where_it_is_said_and_nothing_else() {
+    let mut world = World::new(ConsumerOptions::default());
+    world.progress = Progress::of_group(topic(), &ConsumerOptions::default());
+    assert!(world.plan().is_empty() && matches!(world.progress.prospect(), Prospect::Nothing));
+    assert!(world.progress.assign(PARTITION.partition, Offset(12), false));
+    let fetch = world.only_fetch();
+    assert_eq!(fetch.asked[0].position, Offset(12));
+    world.answer(fetch, 10, &[5]);
+    assert_eq!(world.progress.positions().map(|(partition, ..)| partition).collect::<Vec<_>>(), [PARTITION.partition]);
+    let late = world.only_fetch();
+    // What was fetched is gone with the partition, and so is what comes late.
+    world.progress.unassign(PARTITION.partition);
+    world.answer(late, 15, &[5]);
+    assert!(world.progress.take().is_none() && world.plan().is_empty());
+    assert_eq!((world.progress.positions().count(), world.progress.buffered_bytes), (0, 0));
+    // Assigned anew it begins where it is said now.
+    assert!(world.progress.assign(PARTITION.partition, Offset(40), true));
+    let fetch = world.only_fetch();
+    assert_eq!(fetch.asked[0].position, Offset(40));
+    world.progress.refuse(PARTITION.partition, Error::Closed("nothing"));
+    assert!(world.progress.take().expect("told").is_err() && world.progress.take().is_none());
+    assert!(!world.progress.assign(Partition(9), Offset(0), true), "there is no such partition");
 }
 
 #[test]

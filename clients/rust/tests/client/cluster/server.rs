@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use super::{Fault, Shared, gateway, shard};
+use super::{Fault, Shared, gateway, groups, shard};
 
 pub const SECRET: &[u8] = b"the cluster's secret";
 const NONCE: [u8; 16] = [7; 16];
@@ -99,6 +99,14 @@ async fn handle(
     if frame.header.api == Api::Fetch as u16 {
         tokio::spawn(async move {
             let answer = shard::fetch(&shared, shard, &frame.head).await;
+            finish(&outgoing, &frame.header, answer, fault).await;
+        });
+        return;
+    }
+    if let Some(api @ (Api::GroupHeartbeat | Api::GroupCommit | Api::GroupOffsets)) = Api::from_number(frame.header.api)
+    {
+        tokio::spawn(async move {
+            let answer = groups::answer(&shared, shard, api, &frame.head).await;
             finish(&outgoing, &frame.header, answer, fault).await;
         });
         return;

@@ -16,7 +16,7 @@ use super::{PartitionLog, Shared, State};
 
 impl State {
     /// The epoch of a range, if this shard is its head in the epoch that the client believes in.
-    fn owned(&self, shard: usize, range: RangeKey, epoch: Epoch) -> Result<Epoch, (ErrorCode, Epoch)> {
+    pub fn owned(&self, shard: usize, range: RangeKey, epoch: Epoch) -> Result<Epoch, (ErrorCode, Epoch)> {
         match self.heads.get(range.range.0 as usize) {
             Some(&(head, current)) if head != shard => Err((ErrorCode::NotOwner, current)),
             Some(&(_, current)) if current != epoch => Err((ErrorCode::Stale, current)),
