@@ -371,6 +371,16 @@ pub const HTTP_CONNECTIONS_MAX: u32 = 256;
 pub const HTTP_REQUEST_DEADLINE_MS: u64 = 30_000;
 /// Body of an HTTP request.
 pub const HTTP_BODY_BYTES_MAX: usize = 64 << 10;
+/// Body of a push over HTTP, base64 included.
+pub const HTTP_PUSH_BYTES_MAX: usize = 1 << 20;
+/// Longest wait of a pull over HTTP, below [`HTTP_REQUEST_DEADLINE_MS`].
+pub const QUEUE_WAIT_MS_MAX: u64 = 20_000;
+/// Longest lease of a record that was pulled over HTTP.
+pub const QUEUE_LEASE_MS_MAX: u64 = 600_000;
+/// Records that one gateway has out with a lease.
+pub const QUEUE_LEASES_MAX: usize = 1_024;
+/// Without a pull for so long, a gateway leaves the queue's group: others get what it would hold back.
+pub const QUEUE_IDLE_MS: u64 = 10_000;
 /// Ranges in one HTTP answer; the rest is asked for by number.
 pub const HTTP_RANGES_MAX: u32 = 4_096;
 /// How often retention looks at the partitions of a range, unless said otherwise.

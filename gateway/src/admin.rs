@@ -8,6 +8,8 @@ use minikafka_core::topic::{TopicConfig, TopicState};
 use minikafka_core::{ConfigVersion, Epoch, LogIndex, NodeId, OperationId, RangeId, RingId, ShardId};
 use serde::{Deserialize, Serialize};
 
+pub mod groups;
+
 /// `GET /v1/cluster`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterStatus {

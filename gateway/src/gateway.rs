@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::backoff::Backoff;
 use crate::cluster::{ClusterError, find_cluster};
 use crate::config::GatewayConfig;
+use crate::data::{self, Data};
 use crate::election::{self, Leadership};
 use crate::links::ShardLinks;
 use crate::map::{MapStore, keeper};
@@ -71,6 +72,7 @@ pub(crate) struct Shared {
     pub(crate) leadership: watch::Sender<Leadership>,
     pub(crate) links: Arc<ShardLinks>,
     pub(crate) counters: Counters,
+    pub(crate) data: Arc<Data>,
     /// What ranges wait for, by chunk; the controller's.
     pub(crate) alerts: Mutex<BTreeMap<(u16, u32), Vec<Alert>>>,
     /// Who learns what, by chunk; the controller's.
@@ -130,6 +132,7 @@ impl Gateway {
             map,
             leadership: watch::Sender::new(Leadership::Unknown),
             counters: Counters::default(),
+            data: Arc::new(Data::new(address)),
             alerts: Mutex::default(),
             learners: Mutex::default(),
             beginning: tokio::sync::Mutex::default(),
@@ -144,6 +147,7 @@ impl Gateway {
         tasks.spawn(server::serve(shared.clone(), listener));
         if let Some((listener, _)) = http {
             tasks.spawn(http::serve(shared.clone(), listener));
+            tasks.spawn(data::tend(shared.data.clone()));
         }
         Ok(GatewayHandle { address, http: http_address, shared, tasks })
     }

@@ -1,12 +1,15 @@
 //! The HTTP port: `/v1`, as `docs/GATEWAY.md`, section 4 describes it, in the shapes of [`crate::admin`].
 //!
-//! Every gateway answers reads from its map. Only the controller plans and changes; the others redirect to it. It has no
-//! secret and no encryption: whoever reaches the port may look and move ranges, so it belongs where only operators are.
-//! Connections, heads, bodies and answers are bounded in number, size and time, as on the native port. Absent: records.
+//! Every gateway answers reads from its map, groups and the queue as a client of its cluster. Only the controller plans and
+//! changes ranges; the others redirect to it. It has no secret and no encryption: whoever reaches the port may look, move
+//! ranges, and take records from the queue, so it belongs where only operators are. Connections, heads, bodies and answers
+//! are bounded in number, size and time, as on the native port. Absent: records of other topics.
 
 mod cluster;
 mod error;
+mod groups;
 mod operations;
+mod queue;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,13 +84,22 @@ async fn serve_connection(router: Router, stream: TcpStream, deadlines: Deadline
 
 fn router(shared: Arc<Shared>) -> Router {
     let operation = get(operations::show).delete(operations::abort);
+    let queue = Router::new()
+        .route("/push", post(queue::push).layer(DefaultBodyLimit::max(limits::HTTP_PUSH_BYTES_MAX)))
+        .route("/pull", get(queue::pull).post(queue::pull_with_lease))
+        .route("/ack", post(queue::ack))
+        .layer(middleware::from_fn(queue::same_site));
     Router::new()
+        .merge(queue)
         .route("/healthz", get(cluster::health))
         .route("/v1/cluster", get(cluster::cluster))
         .route("/v1/brokers", get(cluster::brokers))
         .route("/v1/rings", get(cluster::rings))
         .route("/v1/rings/{ring}/ranges", get(cluster::ranges))
         .route("/v1/topics", get(cluster::topics))
+        .route("/v1/groups", get(groups::list))
+        .route("/v1/groups/{group}", get(groups::show).delete(groups::delete))
+        .route("/v1/groups/{group}/offsets", post(groups::go_on))
         .route("/v1/plans", post(operations::plan))
         .route("/v1/operations", get(operations::list).post(operations::begin))
         .route("/v1/operations/{operation}", operation)

@@ -5,6 +5,7 @@
 //!
 //! - `server`: the native port; `resolve` and `topics` answer.
 //! - `http`: the HTTP port, in the shapes of [`admin`].
+//! - `data`: this gateway as a client of its own cluster: groups and the queue over HTTP.
 //! - `map`: a cache of the coordinator's records, kept fresh by watches.
 //! - `operations`: what operators want done with ranges, planned and written down.
 //! - `election`, then `controller`: chains, topics and operations, while this gateway is elected.
@@ -14,6 +15,7 @@ mod backoff;
 pub mod cluster;
 pub mod config;
 mod controller;
+mod data;
 mod election;
 pub mod gateway;
 mod http;

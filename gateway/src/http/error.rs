@@ -4,6 +4,8 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use minikafka_client::Error as ClientError;
+use minikafka_core::ErrorCode;
 use minikafka_core::coordination::CoordinationError;
 
 use crate::admin::{ErrorBody, ErrorStatus};
@@ -22,11 +24,19 @@ pub(super) enum Code {
     UnknownRange,
     UnknownNode,
     UnknownOperation,
+    UnknownGroup,
+    UnknownTopic,
+    UnknownPartition,
+    UnknownLease,
     NotController,
     BelowReplication,
     Conflict,
     TooManyOperations,
     OperationEnded,
+    GroupNotEmpty,
+    CrossSite,
+    Unavailable,
+    Failed,
     CoordinatorUnavailable,
     OutcomeUnknown,
 }
@@ -48,6 +58,12 @@ impl Code {
             Self::UnknownRange => (S::NOT_FOUND, "unknown_range", "GET /v1/rings tells how many a ring has, from 0"),
             Self::UnknownNode => (S::NOT_FOUND, "unknown_node", "GET /v1/brokers lists them; start the node first"),
             Self::UnknownOperation => (S::NOT_FOUND, "unknown_operation", "GET /v1/operations lists them"),
+            Self::UnknownGroup => (S::NOT_FOUND, "unknown_group", "GET /v1/groups lists them"),
+            Self::UnknownTopic => (S::NOT_FOUND, "unknown_topic", "GET /v1/topics lists them"),
+            Self::UnknownPartition => (S::NOT_FOUND, "unknown_partition", "GET /v1/topics tells how many a topic has"),
+            Self::UnknownLease => {
+                (S::NOT_FOUND, "unknown_lease", "ask the gateway that gave it, in time; the record is given out again")
+            }
             Self::NotController => {
                 (S::SERVICE_UNAVAILABLE, "not_controller", "ask the controller, or again in a moment")
             }
@@ -57,6 +73,12 @@ impl Code {
             Self::Conflict => (S::CONFLICT, "conflict", "wait until the other operation is done, or abort it"),
             Self::TooManyOperations => (S::CONFLICT, "too_many_operations", "abort operations that are not needed"),
             Self::OperationEnded => (S::CONFLICT, "operation_ended", "nothing is left to abort"),
+            Self::GroupNotEmpty => (S::CONFLICT, "group_not_empty", "stop its members first"),
+            Self::CrossSite => (S::FORBIDDEN, "cross_site", "ask from a page of this port, or not from a browser"),
+            Self::Unavailable => {
+                (S::SERVICE_UNAVAILABLE, "unavailable", "ask again; what the message calls possible may be done")
+            }
+            Self::Failed => (S::INTERNAL_SERVER_ERROR, "failed", "do as the message says"),
             Self::CoordinatorUnavailable => {
                 (S::SERVICE_UNAVAILABLE, "coordinator_unavailable", "check that the coordinator runs; it was not done")
             }
@@ -147,6 +169,27 @@ impl From<OperationError> for HttpError {
             OperationError::TooMany => Code::TooManyOperations,
             OperationError::Ended { .. } => Code::OperationEnded,
             OperationError::Coordinator(error) => return error.clone().into(),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ClientError> for HttpError {
+    fn from(error: ClientError) -> Self {
+        let code = match &error {
+            ClientError::Broker(broker) => match broker.code {
+                ErrorCode::UnknownGroup => Code::UnknownGroup,
+                ErrorCode::UnknownTopic => Code::UnknownTopic,
+                ErrorCode::GroupNotEmpty => Code::GroupNotEmpty,
+                ErrorCode::InvalidArgument | ErrorCode::InvalidTopicName => Code::InvalidRequest,
+                code if code.is_retriable() => Code::Unavailable,
+                _ => Code::Failed,
+            },
+            ClientError::NoSuchPartition { .. } => Code::UnknownPartition,
+            ClientError::InvalidOption { .. } => Code::InvalidRequest,
+            error if error.is_retriable() || error.is_outcome_unknown() => Code::Unavailable,
+            ClientError::Closed(_) => Code::Unavailable,
+            _ => Code::Failed,
         };
         Self::new(code, error.to_string())
     }
