@@ -10,6 +10,7 @@ use minikafka_sim::command::SimCommand;
 use crate::cluster::ClusterCommand;
 use crate::consume::ConsumeCommand;
 use crate::exit::EXIT_CODES;
+use crate::group::GroupCommand;
 use crate::log::LogCommand;
 use crate::produce::ProduceCommand;
 use crate::quantity;
@@ -69,6 +70,9 @@ pub enum Command {
     /// Create, list, describe, alter and delete topics, and delete their oldest records.
     #[command(subcommand)]
     Topic(TopicCommand),
+    /// List, describe, reset and delete groups of consumers.
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Show the cluster, and move ranges between its nodes: drain, move, rebalance.
     #[command(subcommand)]
     Cluster(ClusterCommand),

@@ -15,6 +15,7 @@ use crate::output::Output;
 use crate::{client, quantity};
 
 pub(crate) mod format;
+mod group;
 
 use format::{Format, Printed};
 
@@ -28,16 +29,16 @@ pub struct ConsumeCommand {
     #[arg(long, group = "start")]
     from_beginning: bool,
     /// Begin at this offset of every partition.
-    #[arg(long, value_name = "N", group = "start")]
+    #[arg(long, value_name = "N", group = "start", conflicts_with = "group")]
     offset: Option<u64>,
     /// Begin with what was stored in the last so-and-so long, such as 10m.
-    #[arg(long, value_name = "DURATION", value_parser = quantity::duration, group = "start")]
+    #[arg(long, value_name = "DURATION", value_parser = quantity::duration, group = "start", conflicts_with = "group")]
     since: Option<Duration>,
     /// End at the records that were there when the command began, instead of waiting for more.
     #[arg(long)]
     until_end: bool,
     /// Only this partition; may be repeated.
-    #[arg(long = "partition", value_name = "P")]
+    #[arg(long = "partition", value_name = "P", conflicts_with = "group")]
     partitions: Vec<u32>,
     /// End after this many records.
     #[arg(long, value_name = "COUNT")]
@@ -48,6 +49,16 @@ pub struct ConsumeCommand {
     /// Read from a member of each chain in this rack, where there is one that works; otherwise from the head.
     #[arg(long, value_name = "RACK")]
     rack: Option<String>,
+    /// As a member of this group: share the partitions with its other members, and go on where it committed. Where it did
+    /// not, --from-beginning or the end; --until-end is up to the end of what this member gets.
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+    /// A name, unique in the group: the next process of this name takes its partitions over, and nothing else moves.
+    #[arg(long, value_name = "NAME", requires = "group")]
+    instance: Option<String>,
+    /// When this process is not heard for so long, others get its partitions [default: 10s].
+    #[arg(long, value_name = "DURATION", value_parser = quantity::duration, requires = "group")]
+    session_timeout: Option<Duration>,
     /// How a record is printed: a template, or json (the default with --json).
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
@@ -61,6 +72,9 @@ type Ends = BTreeMap<Partition, Offset>;
 
 /// Prints records until there is no reason to go on.
 pub async fn run(command: &ConsumeCommand, global: &GlobalOptions, output: &mut Output) -> Outcome {
+    if let Some(group) = &command.group {
+        return group::run(command, group, global, output).await;
+    }
     let client = client::connect(global, false).await?;
     let mut consumer = client.consumer(&command.topic, command.options()?).await?;
     let mut left = if command.until_end { Some(ends(&client, command, &consumer).await?) } else { None };
@@ -151,9 +165,16 @@ impl ConsumeCommand {
         };
         let partitions = self.partitions.iter().map(|&partition| Partition(partition)).collect::<Vec<_>>();
         let partitions = (!partitions.is_empty()).then_some(partitions);
-        let on_damage = if self.skip_damaged { OnDamage::Skip } else { OnDamage::Stop };
-        let read_from = self.rack.clone().map_or(ReadFrom::Head, |rack| ReadFrom::Nearest { rack });
+        let (on_damage, read_from) = (self.on_damage(), self.read_from());
         Ok(ConsumerOptions { start, partitions, on_damage, read_from, ..ConsumerOptions::default() })
+    }
+
+    const fn on_damage(&self) -> OnDamage {
+        if self.skip_damaged { OnDamage::Skip } else { OnDamage::Stop }
+    }
+
+    fn read_from(&self) -> ReadFrom {
+        self.rack.clone().map_or(ReadFrom::Head, |rack| ReadFrom::Nearest { rack })
     }
 
     fn format(&self, json: bool) -> Format {

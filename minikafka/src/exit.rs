@@ -15,7 +15,7 @@ Exit codes:
   1  failed; the message says what to do
   2  the command line is wrong
   3  nobody answered: not reachable, or not in time
-  4  not found: no such topic, partition or offset
+  4  not found: no such topic, partition, offset or group
   5  partly done: the summary says what is stored and what is not
   6  damaged: bytes on disk do not verify; each place is named, with what to do";
 
@@ -123,7 +123,10 @@ impl From<ClientError> for Failure {
 
 fn kind_of_code(code: ErrorCode) -> Exit {
     match code {
-        ErrorCode::UnknownTopic | ErrorCode::OffsetOutOfRange | ErrorCode::UnknownPartition => Exit::NotFound,
+        ErrorCode::UnknownTopic
+        | ErrorCode::OffsetOutOfRange
+        | ErrorCode::UnknownPartition
+        | ErrorCode::UnknownGroup => Exit::NotFound,
         ErrorCode::TimedOut | ErrorCode::CoordinatorUnavailable | ErrorCode::ShuttingDown => Exit::Unreachable,
         ErrorCode::InvalidTopicName => Exit::Usage,
         _ => Exit::Failed,

@@ -12,6 +12,7 @@ mod cluster_secret;
 mod consume;
 mod doctor;
 mod exit;
+mod group;
 mod log;
 mod logging;
 mod output;
@@ -50,6 +51,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Broker(options) => serve::broker::run(options, &mut output),
         Command::Gateway(options) => serve::gateway::run(options, &mut output),
         Command::Topic(command) => client::block_on(topic::run(command, &cli.global, &mut output))?,
+        Command::Group(command) => client::block_on(group::run(command, &cli.global, &mut output))?,
         Command::Cluster(command) => cluster::run(command, &cli.global, &mut output),
         Command::Produce(options) => client::block_on(produce::run(options, &cli.global, &mut output))?,
         Command::Consume(options) => client::block_on(consume::run(options, &cli.global, &mut output))?,

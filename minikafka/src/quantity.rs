@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them: `500ms`, `10m`, `256KiB`, `4M`.
+//! Durations, sizes and times as people write them: `500ms`, `10m`, `256KiB`, `4M`, `2026-11-30T08:00:00Z`.
 
 use std::time::Duration;
 
@@ -39,6 +39,35 @@ pub fn rate(text: &str) -> Result<u64, String> {
     }
     let size = text.strip_suffix("/s").unwrap_or(text);
     bytes(size).map_err(|_| format!("{text:?} is not a rate: write bytes per second, such as 10M, or none"))
+}
+
+/// A time as ISO 8601 writes it in UTC, `2026-11-30T08:00:00Z`, in milliseconds since 1970.
+pub fn utc_time(text: &str) -> Result<i64, String> {
+    let bad = || format!("{text:?} is not a time: write one in UTC, such as 2026-11-30T08:00:00Z");
+    let (date, time) = text.strip_suffix('Z').and_then(|text| text.split_once('T')).ok_or_else(bad)?;
+    let [year, month, day] = fields(date, '-', [4, 2, 2]).ok_or_else(bad)?;
+    let [hour, minute, second] = fields(time, ':', [2, 2, 2]).ok_or_else(bad)?;
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days_of = |month: i64| match month {
+        2 => 28 + i64::from(is_leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    let is_time = (0..24).contains(&hour) && (0..60).contains(&minute) && (0..60).contains(&second);
+    if year < 1970 || !(1..=12).contains(&month) || !(1..=days_of(month)).contains(&day) || !is_time {
+        return Err(bad());
+    }
+    let leap_days = |before: i64| (before - 1) / 4 - (before - 1) / 100 + (before - 1) / 400;
+    let days = (year - 1970) * 365 + leap_days(year) - leap_days(1970) + (1..month).map(days_of).sum::<i64>() + day - 1;
+    Ok((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000)
+}
+
+/// Numbers of so many digits each.
+fn fields<const N: usize>(text: &str, between: char, digits: [usize; N]) -> Option<[i64; N]> {
+    let parts: Vec<&str> = text.split(between).collect();
+    let parts: [&str; N] = parts.try_into().ok()?;
+    let is_whole = |(part, digits): (&&str, usize)| part.len() == digits && part.bytes().all(|b| b.is_ascii_digit());
+    parts.iter().zip(digits).all(is_whole).then(|| parts.map(|part| part.parse().unwrap_or_default()))
 }
 
 /// A duration, or `none`.
@@ -131,6 +160,26 @@ mod tests {
             assert!(bytes(bad).is_err(), "{bad}");
         }
         assert!(bytes_u32("4G").is_err());
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(utc_time("1970-01-01T00:00:00Z"), Ok(0));
+        assert_eq!(utc_time("2000-02-29T12:30:15Z"), Ok(951_827_415_000));
+        assert_eq!(utc_time("2026-11-30T08:00:00Z"), Ok(1_796_025_600_000));
+        for bad in [
+            "",
+            "2026-11-30",
+            "2026-11-30T08:00:00",
+            "2026-11-31T08:00:00Z",
+            "1900-01-01T00:00:00Z",
+            "2100-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-11-30T24:00:00Z",
+            "2026-11-30T+8:00:00Z",
+        ] {
+            assert!(utc_time(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -31,6 +31,9 @@ fn wrong_command_lines_end_with_2() {
         "topic create t --partitions 0",
         "consume t --offset 1 --from-beginning",
         "consume t --format %q",
+        "consume t --group g --partition 1",
+        "consume t --instance one",
+        "group reset g --to nowhere",
         "produce t --linger-ms x",
         "dev --nodes 6",
         "server --listen 0.0.0.0",
@@ -44,7 +47,16 @@ fn wrong_command_lines_end_with_2() {
 
 #[test]
 fn an_absent_gateway_ends_with_3_and_says_what_to_check() {
-    for line in ["topic list", "topic describe t", "topic delete t", "consume t --until-end", "produce t"] {
+    for line in [
+        "topic list",
+        "topic describe t",
+        "topic delete t",
+        "consume t --until-end",
+        "consume t --group g",
+        "group list",
+        "group describe g",
+        "produce t",
+    ] {
         let output = run(line, b"line\n");
         assert_eq!(code(&output), 3, "{line}: {}", errors(&output));
         assert!(errors(&output).contains("127.0.0.1:9"), "{line}: {}", errors(&output));

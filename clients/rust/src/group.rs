@@ -13,7 +13,7 @@ use std::time::Duration;
 use minikafka_core::group::member::{Member, MemberSettings};
 use minikafka_core::group::{GroupName, InstanceName};
 use minikafka_core::limits::HEARTBEAT_WAIT_MS_MAX;
-use minikafka_core::{Offset, PartitionKey};
+use minikafka_core::{MemberId, Offset, PartitionKey};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::coop::consume_budget;
 
@@ -142,10 +142,10 @@ impl GroupConsumer {
             session_timeout_ms,
             wait_ms_max: HEARTBEAT_WAIT_MS_MAX.min(session_timeout_ms / 3),
         };
-        let shared = Arc::new(Shared::new(options.acknowledge));
+        let member = Member::new(settings, rand::random());
+        let shared = Arc::new(Shared::new(options.acknowledge, member.id()));
         let reading = Reading::new(client.clone(), options.of_topic(topics.len()), shared.ready.clone());
         let request_timeout = client.options.request_timeout;
-        let member = Member::new(settings, rand::random());
         let how = (options.start, options.commit_interval);
         let session = Session::new(client, shared.clone(), member, (group.clone(), topics), how);
         // Unbounded as a type: what is given back is bounded by what is owned, commits by those that may wait.
@@ -334,6 +334,11 @@ impl GroupConsumer {
     /// Its group.
     pub fn group(&self) -> &str {
         self.group.as_str()
+    }
+
+    /// Who it is in the group, as [`Client::describe_group`] names it; somebody else after it was expelled.
+    pub fn member(&self) -> MemberId {
+        self.shared.state().member
     }
 
     /// Does what the group asks for, without handing out records, until it is dropped or the membership ends.

@@ -183,6 +183,7 @@ impl Session {
     pub(super) fn step(&mut self, input: Input) {
         let mut outputs = Vec::new();
         self.member.step(input, &mut outputs);
+        self.shared.state().member = self.member.id();
         self.outputs.extend(outputs);
     }
 

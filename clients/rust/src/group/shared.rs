@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use minikafka_core::{Offset, PartitionKey};
+use minikafka_core::{MemberId, Offset, PartitionKey};
 use tokio::sync::{Notify, oneshot};
 
 use super::handled::{Handled, Turn};
@@ -22,6 +22,8 @@ pub(super) struct Shared {
 pub(super) struct State {
     pub(super) handled: Handled,
     pub(super) inbox: Inbox,
+    /// Who the member is now.
+    pub(super) member: MemberId,
 }
 
 /// What the application wants of its session.
@@ -36,8 +38,8 @@ pub(super) enum Command {
 }
 
 impl Shared {
-    pub(super) fn new(acknowledge: Acknowledge) -> Self {
-        let state = State { handled: Handled::new(acknowledge), inbox: Inbox::default() };
+    pub(super) fn new(acknowledge: Acknowledge, member: MemberId) -> Self {
+        let state = State { handled: Handled::new(acknowledge), inbox: Inbox::default(), member };
         Self { state: Mutex::new(state), ready: Arc::default() }
     }
 
