@@ -16,6 +16,8 @@ use tokio::time::Instant;
 
 /// Between two looks at leases and idleness.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long it may take to leave the queue's group when the gateway ends.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// The client's own deadline, so that its error is told and not that of the HTTP port.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -131,6 +133,20 @@ impl Data {
         }
         delivery.ack();
         LeaseEnd::Handled
+    }
+
+    /// Gives back what is out and leaves the queue's group, so that others need not wait for its session to end.
+    pub(crate) async fn close(&self) {
+        let out = std::mem::take(&mut *self.leases());
+        drop(out);
+        for slot in [&self.pulling, &self.pushing] {
+            let Some(queue) = slot.lock().await.take() else { continue };
+            match tokio::time::timeout(CLOSE_PATIENCE, queue.close()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "the queue was not left in order"),
+                Err(_) => tracing::debug!("the queue was not left in time"),
+            }
+        }
     }
 
     async fn queue(&self, slot: &tokio::sync::Mutex<Option<Queue>>) -> Result<Queue, Error> {

@@ -179,9 +179,10 @@ impl GatewayHandle {
         self.shared.alerts.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().cloned().collect()
     }
 
-    /// Stops taking connections and changes, closes the coordinator session, and returns when all is quiet. What was
+    /// Leaves the queue's group, stops taking connections and changes, closes the coordinator session, and returns when all is quiet. What was
     /// under way is taken up by the next controller.
     pub async fn shutdown(mut self) {
+        self.shared.data.close().await;
         self.shared.client.close();
         self.tasks.shutdown().await;
     }

@@ -20,8 +20,9 @@ const WORLD: &str = "d29ybGQ=";
 /// A node with an HTTP port, and its directory.
 struct Place {
     _directory: TempDir,
+    setup: NodeSetup,
     address: String,
-    _node: Node,
+    node: Option<Node>,
 }
 
 /// Status and body; null: it has none.
@@ -33,8 +34,8 @@ impl Place {
         let mut setup = NodeSetup::new(directory.path(), "dev").expect("the binary and free ports");
         let address = format!("127.0.0.1:{}", process::free_ports(1).expect("a free port"));
         setup.more.extend(["--http".to_owned(), address.clone()]);
-        let node = setup.start().expect("a node starts");
-        Self { _directory: directory, address, _node: node }
+        let node = Some(setup.start().expect("a node starts"));
+        Self { _directory: directory, setup, address, node }
     }
 
     fn ask(&self, method: &str, path: &str, more: &str, body: &str) -> Answer {
@@ -140,6 +141,20 @@ fn a_record_with_a_lease_comes_again_unless_it_is_acknowledged_in_time() {
     assert_eq!(place.get("/v1/groups/queue").1["members"].as_array().map(Vec::len), Some(1));
     assert_eq!(ack(&fourth, false), (204, Value::Null));
     place.await_group("queue", |group| group["lag"] == 0);
+}
+
+#[test]
+fn a_gateway_that_ends_leaves_the_group_and_gives_back_what_is_out() {
+    let mut place = Place::start();
+    place.push(Some(HELLO), HELLO);
+    let leased = place.lease("10m");
+    place.node.take().expect("it runs").stop().expect("an orderly end");
+    place.node = Some(place.setup.start().expect("a node starts again"));
+    // Nobody waits for the session of the one before.
+    let (status, group) = place.get("/v1/groups/queue");
+    assert_eq!((status, &group["members"]), (200, &json!([])), "{group}");
+    let again = place.lease("10m");
+    assert_eq!((&again["value"], &again["offset"]), (&json!(HELLO), &leased["offset"]));
 }
 
 #[test]
