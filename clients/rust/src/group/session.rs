@@ -49,6 +49,8 @@ pub(super) struct Session {
     requests: Requests,
     /// As it was when the machine was told of it.
     map: Arc<ClusterMap>,
+    /// Maps in a row in which no coordinator has a place.
+    maps_without_ring: u32,
     /// The consumer is gone; at this time the task ends in any case.
     abandoned: Option<Instant>,
 }
@@ -94,6 +96,7 @@ impl Session {
             leaving: None,
             requests: Requests::default(),
             map: Arc::default(),
+            maps_without_ring: 0,
             abandoned: None,
         }
     }
@@ -139,8 +142,14 @@ impl Session {
         let subscribe = Input::Subscribe { topics: topics.collect() };
         self.step(subscribe);
         match map.range_of_group(&self.group) {
-            Some(range) => self.step(Input::Coordinator { range, epoch: map.epoch_of(range) }),
-            None => self.pause(Exchange::Heartbeat, 1, true),
+            Some(range) => {
+                self.maps_without_ring = 0;
+                self.step(Input::Coordinator { range, epoch: map.epoch_of(range) });
+            }
+            None => {
+                self.maps_without_ring = self.maps_without_ring.saturating_add(1);
+                self.pause(Exchange::Heartbeat, self.maps_without_ring, true);
+            }
         }
     }
 
