@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_channel::mpsc as ended;
 use futures_lite::{StreamExt, future};
-use minikafka_coordinator::Registration;
-use minikafka_core::coordination::{BrokerRecord, Coordinator};
+use minikafka_coordinator::{Registration, SessionWatch};
+use minikafka_core::coordination::{BrokerRecord, Coordinator, path};
 use minikafka_core::{Incarnation, ShardId};
 use minikafka_storage::Store;
 
@@ -15,6 +15,7 @@ use crate::complaints::ComplaintBox;
 use crate::config::BrokerConfig;
 use crate::directory::DirectoryKeeper;
 use crate::error::BrokerError;
+use crate::metrics::BrokerMetrics;
 use crate::owners::RangeOwners;
 use crate::registration;
 use crate::shard_thread::{self, Ending, ShardThread};
@@ -37,10 +38,12 @@ impl Broker {
         let keeper = DirectoryKeeper::start(coordinator.clone()).map_err(no_thread)?;
         let secret = config.cluster_secret.clone();
         let complaints = ComplaintBox::start(config.cluster, secret, keeper.directory.clone()).map_err(no_thread)?;
+        let session = SessionWatch::begin(&coordinator, &path::broker(config.node));
+        let (metrics, asked) = BrokerMetrics::new(&config, session);
         let (ready, readies) = mpsc::channel();
         let (ended, endings) = ended::unbounded();
         let mut shards = Vec::new();
-        for shard in (0..config.shards).map(ShardId) {
+        for (shard, asked) in (0..config.shards).map(ShardId).zip(asked) {
             let start = shard_thread::Start {
                 config: config.clone(),
                 shard,
@@ -50,6 +53,7 @@ impl Broker {
                 directory: keeper.directory.clone(),
                 complaints: complaints.clone(),
                 ready: ready.clone(),
+                asked,
                 ended: ended.clone(),
             };
             shards.push(ShardThread::spawn(start)?);
@@ -59,6 +63,7 @@ impl Broker {
             shards,
             endings,
             addresses: Vec::new(),
+            metrics,
             coordinator,
             registration: None,
             _keeper: keeper,
@@ -103,6 +108,7 @@ pub struct BrokerHandle {
     shards: Vec<ShardThread>,
     endings: ended::UnboundedReceiver<ShardId>,
     addresses: Vec<String>,
+    metrics: BrokerMetrics,
     coordinator: Arc<dyn Coordinator>,
     /// The node's record, once it is registered.
     registration: Option<Registration>,
@@ -116,6 +122,11 @@ impl BrokerHandle {
     /// `host:port` of shard 0, 1, … as others reach them.
     pub fn shard_addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    /// Where its figures are.
+    pub fn metrics(&self) -> BrokerMetrics {
+        self.metrics.clone()
     }
 
     /// Waits until a shard ends by itself, which it should not; then the process had better stop.

@@ -44,6 +44,8 @@ pub struct BrokerConfig {
     pub scrub_bytes_per_second: Option<u64>,
     /// How long an idle shard looks for more to do before it gives its core up: shorter latencies for processor time.
     pub spin: Duration,
+    /// How many topics each shard counts by themselves.
+    pub metric_topics: u16,
     /// Body bytes that each connection may produce per second; over it, the connection is not read for a while.
     pub produce_quota_per_connection: Option<u64>,
 }
@@ -69,6 +71,7 @@ impl BrokerConfig {
             retention_check: Duration::from_millis(limits::RETENTION_CHECK_MS),
             scrub_bytes_per_second: Some(limits::SCRUB_BYTES_PER_SECOND),
             spin: Duration::ZERO,
+            metric_topics: limits::METRIC_TOPICS_DEFAULT,
             produce_quota_per_connection: None,
         }
     }

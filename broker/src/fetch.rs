@@ -12,6 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_lite::future;
+use minikafka_core::entry::EntryHeader;
 use minikafka_core::wire::{
     FetchPartition, FetchReply, FetchRequest, FetchedPartition, ListOffsetsPartition, ListOffsetsReply,
     ListOffsetsRequest, ListedOffset, OffsetQuery,
@@ -75,7 +76,7 @@ impl<D: Disk> Shard<D> {
     pub async fn fetch(&self, connection: Option<SocketAddr>, request: &FetchRequest) -> Fetched {
         let wait = Duration::from_millis(request.wait_ms_max.min(limits::FETCH_WAIT_MS_MAX).into());
         let deadline = self.clock().monotonic() + wait;
-        let mut is_mended = false;
+        let (mut is_mended, mut waited_ns) = (false, 0);
         loop {
             let before = self.ends(request);
             let fetched = self.fetch_once(connection, request).await;
@@ -87,13 +88,27 @@ impl<D: Disk> Shard<D> {
             let has_error = fetched.reply.partitions.iter().any(|partition| partition.error.is_some());
             let remaining = deadline.saturating_duration_since(self.clock().monotonic());
             if has_error || bytes >= u64::from(request.bytes_min) || remaining.is_zero() {
-                self.metrics.fetches.add(1);
-                self.metrics.fetched_bytes.add(bytes);
+                self.count_fetched(&fetched, bytes, waited_ns);
                 return fetched;
             }
             drop(fetched);
             let changed = self.ends_change(request, &before);
+            let since_ns = self.clock().monotonic_ns();
             future::or(changed, self.disk().sleep(remaining)).await;
+            waited_ns += self.clock().monotonic_ns().saturating_sub(since_ns);
+        }
+    }
+
+    fn count_fetched(&self, fetched: &Fetched, bytes: u64, waited_ns: u64) {
+        self.metrics.fetches.add(1);
+        self.metrics.fetched_bytes.add(bytes);
+        self.metrics.fetched_records.add(fetched.entries.iter().map(|run| records_in(run)).sum());
+        if waited_ns > 0 {
+            self.metrics.took.fetch_wait.record(waited_ns);
+        }
+        for partition in fetched.reply.partitions.iter().filter(|partition| partition.entries_bytes > 0) {
+            let bytes = u64::from(partition.entries_bytes);
+            self.metrics.topics.count(partition.partition.topic, |counts| counts.fetched_bytes += bytes);
         }
     }
 
@@ -118,7 +133,10 @@ impl<D: Disk> Shard<D> {
 
     async fn fetch_once(&self, connection: Option<SocketAddr>, request: &FetchRequest) -> Fetched {
         let bytes_max = request.bytes_max.clamp(1, limits::FETCH_BYTES_MAX) as usize;
+        let began_ns = self.clock().monotonic_ns();
         let permit = self.fetch_budget.take(bytes_max as u64).await;
+        let reading_ns = self.clock().monotonic_ns();
+        self.metrics.took.fetch_memory.record(reading_ns.saturating_sub(began_ns));
         let (mut partitions, mut entries, mut left) = (Vec::new(), Vec::new(), bytes_max);
         for wanted in &request.partitions {
             let (mut fetched, slices) = match self.look_up(wanted) {
@@ -133,6 +151,9 @@ impl<D: Disk> Shard<D> {
                 entries.extend(slices);
             }
             partitions.push(fetched);
+        }
+        if !entries.is_empty() {
+            self.metrics.took.fetch_read.record(self.clock().monotonic_ns().saturating_sub(reading_ns));
         }
         Fetched { reply: FetchReply { partitions }, entries, permit }
     }
@@ -291,6 +312,16 @@ impl<D: Disk> Shard<D> {
         };
         Ok((epoch, offset))
     }
+}
+
+/// Records of entries that the log verified when it read them.
+fn records_in(run: &[u8]) -> u64 {
+    let (mut rest, mut records) = (run, 0);
+    while let Ok(header) = EntryHeader::decode_unsealed(rest) {
+        records += u64::from(header.record_count);
+        rest = rest.get(header.entry_bytes()..).unwrap_or_default();
+    }
+    records
 }
 
 /// Whether a read met something that is live and not there. What is below the log start may go while it is read; only above

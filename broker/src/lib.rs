@@ -33,6 +33,7 @@ pub use clock::{Clock, ManualClock};
 pub use config::BrokerConfig;
 pub use error::BrokerError;
 pub use fetch::Fetched;
+pub use metrics::{BrokerMetrics, CHAPTERS as METRICS, Stages, TopicTable};
 pub use owners::RangeOwners;
 pub use peers::{NoPeers, Peers, Room};
 pub use range::{Changed, Completion, GroupCompletion, PartitionOffsets, Range};

@@ -43,6 +43,7 @@ impl From<ErrorCode> for Refusal {
 impl<D: Disk> ShardService<D> {
     /// Takes one batch. Waits for memory and for the log to take more, which is what stops a fast producer.
     pub(crate) async fn produce(&self, mut request: Request<'_>) -> Result<(), Hangup> {
+        let began_ns = self.shard.clock().monotonic_ns();
         let message: ProduceRequest = request.message()?;
         let Request { bulk, reply, .. } = request;
         let checked = self.check_header(&message.header, bulk.len());
@@ -56,18 +57,34 @@ impl<D: Disk> ShardService<D> {
         };
         if let Some(body) = bulk.whole().filter(|body| body.len() < limits::UNCOPIED_BODY_BYTES_MIN as usize) {
             let permit = self.shard.produce_budget.take(body.len() as u64).await;
+            let received_ns = self.received(began_ns);
             let checked = check_body(&message.header, checksum::crc32c(body), body);
-            self.append(&range, &message, Body::Copied(body), checked, (reply, permit, charge)).await;
+            self.checked(received_ns);
+            self.append(&range, &message, Body::Copied(body), checked, (reply, permit, charge, began_ns)).await;
         } else {
             // The buffer may take up to twice as much as is in it.
             let memory_bytes = BodyBuffer::<D>::memory_bytes(message.header.body_bytes);
             let permit = self.shard.produce_budget.take(memory_bytes).await;
             let mut buffer = range.log().body_buffer(message.header.body_bytes);
             let crc = bulk.receive_into(buffer.body_mut()).await?;
+            let received_ns = self.received(began_ns);
             let checked = check_body(&message.header, crc, buffer.body());
-            self.append(&range, &message, Body::Whole(buffer), checked, (reply, permit, charge)).await;
+            self.checked(received_ns);
+            self.append(&range, &message, Body::Whole(buffer), checked, (reply, permit, charge, began_ns)).await;
         }
         Ok(())
+    }
+
+    /// The body is in memory: how long that took, and when it is now.
+    fn received(&self, began_ns: u64) -> u64 {
+        let now_ns = self.shard.clock().monotonic_ns();
+        self.shard.metrics.took.receive.record(now_ns.saturating_sub(began_ns));
+        now_ns
+    }
+
+    fn checked(&self, received_ns: u64) {
+        let now_ns = self.shard.clock().monotonic_ns();
+        self.shard.metrics.took.checksum.record(now_ns.saturating_sub(received_ns));
     }
 
     /// What can be said before the body is here.
@@ -114,7 +131,7 @@ impl<D: Disk> ShardService<D> {
         message: &ProduceRequest,
         body: Body<'_, D>,
         checked: Result<(), Refusal>,
-        (reply, permit, charge): (Reply, Permit, Option<Charge<D>>),
+        (reply, permit, charge, began_ns): (Reply, Permit, Option<Charge<D>>, u64),
     ) {
         range.append_space().await;
         if let Err(refusal) = checked {
@@ -130,6 +147,7 @@ impl<D: Disk> ShardService<D> {
             range: Rc::downgrade(range),
             partition: header.partition_key(),
             charge,
+            began_ns,
             _permit: permit,
         };
         range.produce(header, message.epoch, body, Box::new(completion), deadline);
@@ -177,6 +195,8 @@ struct ClientReply<D: Disk> {
     range: Weak<Range<D>>,
     partition: PartitionKey,
     charge: Option<Charge<D>>,
+    /// When its head was read.
+    began_ns: u64,
     _permit: Permit,
 }
 
@@ -185,14 +205,21 @@ impl<D: Disk> Completion for ClientReply<D> {
         if let Some(charge) = self.charge.take() {
             charge.settle(refusal_of(&answer));
         }
+        let metrics = &self.shard.metrics;
+        metrics.took.produce.record(self.shard.clock().monotonic_ns().saturating_sub(self.began_ns));
         match answer {
             Answer::Done { base_offset, append_timestamp } => {
-                self.shard.metrics.produced_records.add(self.records.into());
-                self.shard.metrics.produced_bytes.add(self.body_bytes.into());
+                let (records, bytes) = (u64::from(self.records), u64::from(self.body_bytes));
+                metrics.produced_records.add(records);
+                metrics.produced_bytes.add(bytes);
+                metrics.topics.count(self.partition.topic, |counts| {
+                    counts.produced_records += records;
+                    counts.produced_bytes += bytes;
+                });
                 self.reply.send(&ProduceReply { base_offset, append_timestamp });
             }
             Answer::Refused { code, epoch } => {
-                self.shard.metrics.produce_refused.add(1);
+                metrics.produce_refused.add(1);
                 let error = match code {
                     ErrorCode::BatchTooLarge => ErrorReply::because(self.too_large()),
                     code => match self.range.upgrade() {

@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use minikafka_core::chain::ChainMember;
-use minikafka_core::chain::peer::{PeerBody, PeerMessage};
+use minikafka_core::chain::peer::{Complaint, PeerBody, PeerMessage};
 use minikafka_core::chain::replica::{Answer, AppendBody, Input, Output, Replica, RequestId};
 use minikafka_core::control::ControlEntry;
 use minikafka_core::entry::{EntryHeader, entry_bytes};
@@ -36,6 +36,7 @@ use minikafka_storage::{AppendError, Body, LogError, Promise, PromiseFile, Range
 use quanta::Instant;
 
 use crate::clock::Clock;
+use crate::metrics::{ShardMetrics, Stages};
 use crate::peers::{Peers, Room};
 pub use groups::GroupCompletion;
 use groups::Groups;
@@ -89,6 +90,8 @@ pub struct RangeShared<D: Disk> {
     pub clock: Clock,
     /// What it reaches other members by.
     pub peers: Rc<dyn Peers>,
+    /// What happens is counted here.
+    pub metrics: Rc<ShardMetrics>,
 }
 
 /// One range.
@@ -112,6 +115,7 @@ pub struct Range<D: Disk> {
     /// A sealed segment of a source that is not in the log yet.
     copied_segment: RefCell<Option<CopiedSegment<D>>>,
     mending: Mending,
+    stages: Stages,
 }
 
 impl<D: Disk> Range<D> {
@@ -138,6 +142,16 @@ impl<D: Disk> Range<D> {
     /// Where its machine is, for a simulation that compares members.
     pub fn with_member<T>(&self, look: impl FnOnce(&Replica) -> T) -> T {
         look(&self.replica.borrow())
+    }
+
+    /// Requests that wait for a commit, or for a change of the chain.
+    pub fn requests_waiting(&self) -> usize {
+        self.pending.borrow().len()
+    }
+
+    /// When the oldest entry was appended that the successor has not acknowledged, by the shard's clock.
+    pub fn unacknowledged_since_ns(&self) -> Option<u64> {
+        self.stages.unacknowledged_since_ns()
     }
 
     /// Whether reads may be served to a client that believes in `believed`.
@@ -276,9 +290,13 @@ impl<D: Disk> Range<D> {
         let mut outputs = self.outputs.take();
         loop {
             let Some(input) = self.inputs.borrow_mut().pop_front() else { break };
+            let is_acknowledgement = matches!(input, Input::SuccessorAcknowledged { .. });
             self.replica.borrow_mut().step(self.shared.clock.wall(), input, &mut outputs);
             for output in outputs.drain(..) {
                 self.carry_out(output, &mut body);
+            }
+            if is_acknowledgement {
+                self.measure_successor();
             }
         }
         self.outputs.replace(outputs);
@@ -306,16 +324,26 @@ impl<D: Disk> Range<D> {
             }
             Output::ReportLearn { request, report } => self.pending.borrow_mut().report_learn(request, report),
             Output::ReportProgress { request, end } => self.pending.borrow_mut().report_progress(request, end),
-            Output::PersistPromise { epoch } => self.persist_promise(epoch),
+            Output::PersistPromise { epoch } => {
+                self.shared.metrics.promises.add(1);
+                self.stages.forget();
+                self.persist_promise(epoch);
+            }
             Output::PersistMarker { epoch } => self.persist_marker(epoch),
-            Output::Truncate { end } => self.truncate(end),
+            Output::Truncate { end } => {
+                self.stages.forget();
+                self.truncate(end);
+            }
             Output::ReadPoint { index } => self.read_point(index),
             Output::InstallSegment => self.install_segment(),
-            Output::StartOver => self.start_over(),
+            Output::StartOver => {
+                self.stages.forget();
+                self.start_over();
+            }
             Output::Mend { members } => self.mend(members),
             Output::StreamFrom { epoch, stream, to, after } => self.stream_from(epoch, stream, to, after),
             Output::StopStream => self.outgoing.stop(),
-            Output::Complain(complaint) => self.shared.peers.complain(complaint),
+            Output::Complain(complaint) => self.complain(complaint),
             output => self.tell(output),
         }
     }
@@ -356,9 +384,23 @@ impl<D: Disk> Range<D> {
             tracing::error!(range = %self.key, %error, "cannot append; this range takes nothing more");
             return self.inputs.borrow_mut().push_back(Input::WriteFailed);
         }
+        self.stages.appended(header.index, self.shared.clock.monotonic_ns(), forward);
         if forward {
             self.outgoing.appended();
         }
+    }
+
+    fn measure_successor(&self) {
+        let acknowledged = self.replica.borrow().successor_acknowledged_index();
+        if let Some(index) = acknowledged {
+            let now_ns = || self.shared.clock.monotonic_ns();
+            self.stages.acknowledged(index, now_ns, &self.shared.metrics.took.successor);
+        }
+    }
+
+    fn complain(&self, complaint: Complaint) {
+        self.shared.metrics.count_complaint(complaint.reason);
+        self.shared.peers.complain(complaint);
     }
 
     /// `has_log` is durable before the first acknowledgement, so that a log missing later means a lost marker (R10).
@@ -387,6 +429,8 @@ impl<D: Disk> Range<D> {
         if let Some(error) = self.log.failed() {
             return self.write_failed(&error);
         }
+        let now_ns = || self.shared.clock.monotonic_ns();
+        self.stages.durable(self.log.durable_index(), now_ns, &self.shared.metrics.took.durable);
         if self.log_promise.get() == LogPromise::Absent && self.log.durable_index() > LogIndex(0) {
             // Not before there is something to lose: a power loss in between would cost the marker of an empty range.
             self.promise_log();
@@ -397,6 +441,7 @@ impl<D: Disk> Range<D> {
     }
 
     fn write_failed(self: &Rc<Self>, error: &LogError) {
+        self.shared.metrics.durable_write_errors.add(1);
         tracing::error!(range = %self.key, %error, "a durable write failed; this range acknowledges nothing more");
         self.drive(Input::WriteFailed);
     }

@@ -48,7 +48,8 @@ impl<D: Disk> Shard<D> {
             if checks || range.owes_space() {
                 let freed = range.free_space().await;
                 self.metrics.segments_dropped.add(freed.segments_dropped);
-                self.metrics.bytes_freed.add(freed.bytes_dropped + freed.bytes_punched);
+                self.metrics.bytes_dropped.add(freed.bytes_dropped);
+                self.metrics.bytes_punched.add(freed.bytes_punched);
             }
             self.metrics.retention_failures.add(u64::from(checks && range.has_upkeep_trouble()));
         }

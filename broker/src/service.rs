@@ -171,9 +171,16 @@ impl<D: Disk> ShardService<D> {
             if message.partitions.len() > PARTITIONS_MAX {
                 return reply.fail(ErrorCode::InvalidArgument);
             }
+            let (clock, took) = (shard.clock(), &shard.metrics.took);
+            let began_ns = clock.monotonic_ns();
             let fetched = shard.fetch(peer, &message).await;
             let bytes = fetched.entries.iter().map(|slice| slice.len()).sum();
-            if reply.room(bytes).await.is_ok() {
+            let ready_ns = clock.monotonic_ns();
+            let has_room = reply.room(bytes).await.is_ok();
+            let now_ns = clock.monotonic_ns();
+            took.fetch_room.record(now_ns.saturating_sub(ready_ns));
+            took.fetch.record(now_ns.saturating_sub(began_ns));
+            if has_room {
                 let message = fetched.reply.clone();
                 reply.send_with_bulk(&message, Held::bulk(fetched));
             }

@@ -81,7 +81,7 @@ pub struct Shard<D: Disk> {
     /// How much may be produced per second.
     pub quotas: Quotas,
     /// What happened so far.
-    pub metrics: ShardMetrics,
+    pub metrics: Rc<ShardMetrics>,
 }
 
 impl<D: Disk> Shard<D> {
@@ -91,11 +91,12 @@ impl<D: Disk> Shard<D> {
         let known = PromiseFile::read_all(&disk, &data_dir).await?;
         let storage = ShardStorage::open(disk.clone(), &data_dir, me.shard, shards, storage).await?;
         let promises = PromiseFile::open(disk.clone(), &data_dir, me.shard, []).await?;
+        let metrics = Rc::new(ShardMetrics::default());
         let shard = Rc::new(Self {
             me,
             data_dir,
             storage: Rc::new(storage),
-            shared: Rc::new(RangeShared { me, promises, disk, clock, peers }),
+            shared: Rc::new(RangeShared { me, promises, disk, clock, peers, metrics: metrics.clone() }),
             known,
             owners,
             ranges: RefCell::default(),
@@ -106,7 +107,7 @@ impl<D: Disk> Shard<D> {
             peer_buffers: Rc::default(),
             readers: Readers::default(),
             quotas: Quotas::default(),
-            metrics: ShardMetrics::default(),
+            metrics,
         });
         if is_restart_forgotten() {
             shard.resume().await;

@@ -5,17 +5,18 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_channel::{mpsc as ended, oneshot};
-use futures_lite::future;
+use futures_lite::{StreamExt, future};
 use glommio::timer::sleep;
 use glommio::{
     ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares, executor, spawn_local, spawn_local_into,
 };
 use minikafka_core::chain::ChainMember;
 use minikafka_core::{Incarnation, ShardId, StoreId};
-use minikafka_net::{ClusterSecret, LinkConfig, Listener, Server, ServerConfig, ServerIdentity};
+use minikafka_metrics::Exposition;
+use minikafka_net::{ClusterSecret, LinkConfig, Listener, NetStats, Server, ServerConfig, ServerIdentity};
 use minikafka_storage::StorageConfig;
 use minikafka_storage::disk::dma::{DmaDisk, choose_durability};
 
@@ -25,6 +26,7 @@ use crate::complaints::ComplaintBox;
 use crate::config::BrokerConfig;
 use crate::directory::Directory;
 use crate::error::BrokerError;
+use crate::metrics::{Asked, LoopDelay, expose_links, expose_loop, expose_net};
 use crate::owners::RangeOwners;
 use crate::peers::tcp::TcpPeers;
 use crate::service::ShardService;
@@ -39,6 +41,8 @@ const CHANGE_LATENCY: Duration = Duration::from_millis(10);
 
 /// See [`beat`].
 const HEARTBEAT: Duration = Duration::from_millis(20);
+/// So much later than it should come it counts as a stall: producers feel that.
+const STALL: Duration = Duration::from_millis(100);
 
 /// What a shard's thread is started with.
 pub(crate) struct Start {
@@ -51,6 +55,8 @@ pub(crate) struct Start {
     pub complaints: ComplaintBox,
     /// Told once: the port it listens on, or why it does not.
     pub ready: mpsc::Sender<Result<(ShardId, u16), BrokerError>>,
+    /// Who asks for its figures.
+    pub asked: ended::Receiver<Asked>,
     /// Told when it ends.
     pub ended: ended::UnboundedSender<ShardId>,
 }
@@ -111,8 +117,9 @@ fn placement(config: &BrokerConfig, shard: ShardId) -> Placement {
 
 async fn run(start: Start, stopped: oneshot::Receiver<Ending>) -> Result<(), BrokerError> {
     let (shard, ready, ended) = (start.shard, start.ready.clone(), start.ended.clone());
-    let heartbeat = spawn_local(beat());
-    let result = match ShardRun::start(start).await {
+    let event_loop = Rc::new(LoopDelay::default());
+    let heartbeat = spawn_local(beat(event_loop.clone()));
+    let result = match ShardRun::start(start, event_loop).await {
         Ok(running) => {
             let _ = ready.send(Ok((shard, running.server.local_addr().port())));
             drop(ready);
@@ -138,10 +145,37 @@ async fn run(start: Start, stopped: oneshot::Receiver<Ending>) -> Result<(), Bro
 
 /// Keeps the executor from sleeping for longer than a beat. glommio can miss the completion that should have woken it (2 of
 /// 30 starts hung for good with a preemption timer of 1 ms, see `docs/decisions/0004-heartbeat.md`): a beat later it is seen.
-async fn beat() {
+///
+/// How late it comes tells how long others had to wait as well.
+async fn beat(event_loop: Rc<LoopDelay>) {
     loop {
+        let since = Instant::now();
         sleep(HEARTBEAT).await;
+        let late = since.elapsed().saturating_sub(HEARTBEAT);
+        event_loop.delay.record(u64::try_from(late.as_nanos()).unwrap_or(u64::MAX));
+        event_loop.stalls.add(u64::from(late >= STALL));
     }
+}
+
+/// Answers who asks for the shard's figures.
+async fn tell(shard: Rc<Shard<DmaDisk>>, mut asked: ended::Receiver<Asked>, seen: Seen) {
+    let name = shard.me().shard.to_string();
+    while let Some(answer) = asked.next().await {
+        let mut exposition = Exposition::default();
+        shard.expose(&mut exposition);
+        expose_net(&name, &seen.net, &mut exposition);
+        expose_loop(&name, &seen.event_loop, &mut exposition);
+        expose_links(seen.peers.links_lost(), &mut exposition);
+        // Who asked may have lost patience.
+        let _ = answer.send(exposition);
+    }
+}
+
+/// What is counted beside the shard.
+struct Seen {
+    net: Rc<NetStats>,
+    event_loop: Rc<LoopDelay>,
+    peers: Rc<TcpPeers>,
 }
 
 struct ShardRun {
@@ -150,14 +184,15 @@ struct ShardRun {
     peers: Rc<TcpPeers>,
     server: Server,
     ticking: glommio::Task<()>,
+    telling: glommio::Task<()>,
     retaining: glommio::Task<()>,
     /// Tells the retention task to end.
     retention_stops: Rc<Cell<bool>>,
 }
 
 impl ShardRun {
-    async fn start(start: Start) -> Result<Self, BrokerError> {
-        let Start { config, shard: id, store, incarnation, owners, directory, complaints, .. } = start;
+    async fn start(start: Start, event_loop: Rc<LoopDelay>) -> Result<Self, BrokerError> {
+        let Start { config, shard: id, store, incarnation, owners, directory, complaints, asked, .. } = start;
         let failed = |reason: String| BrokerError::Executor { shard: id, reason };
         let durability = match config.durability {
             Some(durability) => durability,
@@ -188,6 +223,7 @@ impl ShardRun {
         let shard = Shard::open(setup).await?;
         spawn_local(peers.clone().tell_lost(Rc::downgrade(&shard))).detach();
         shard.quotas.set_per_connection(config.produce_quota_per_connection);
+        shard.metrics.topics.set_topics_max(config.metric_topics.into());
         let queue = |shares, latency, name: &str| executor().create_task_queue(Shares::Static(shares), latency, name);
         let service = Rc::new(ShardService {
             shard: shard.clone(),
@@ -202,6 +238,9 @@ impl ShardRun {
         let retention_stops = Rc::new(Cell::new(false));
         let retaining = shard.clone().keep_retention(config.retention_check, retention_stops.clone());
         let background = queue(RETENTION_SHARES, Latency::NotImportant, "retention");
+        let seen = Seen { net: server.stats(), event_loop, peers: peers.clone() };
+        let telling = spawn_local_into(tell(shard.clone(), asked, seen), background);
+        let telling = telling.map_err(|error| failed(error.to_string()))?;
         let scrubbing = {
             let (shard, stops) = (shard.clone(), retention_stops.clone());
             config.scrub_bytes_per_second.map(|rate| shard.scrub(rate, stops))
@@ -214,7 +253,7 @@ impl ShardRun {
         };
         let retaining = spawn_local_into(upkeep, background).map_err(|error| failed(error.to_string()))?;
         tracing::info!(shard = %id, %address, ?durability, "shard listens");
-        Ok(Self { shard, service, peers, server, ticking, retaining, retention_stops })
+        Ok(Self { shard, service, peers, server, ticking, telling, retaining, retention_stops })
     }
 
     async fn stop(self) -> Result<(), BrokerError> {
@@ -226,6 +265,7 @@ impl ShardRun {
             tracing::warn!(connections = report.cut_off, "cut connections off that were not done in time");
         }
         self.ticking.cancel().await;
+        self.telling.cancel().await;
         self.peers.close();
         close(&self.shard, self.retaining).await
     }
@@ -238,6 +278,7 @@ impl ShardRun {
         self.service.stopping.set(true);
         self.server.stop(Duration::ZERO).await;
         self.ticking.cancel().await;
+        self.telling.cancel().await;
         close(&self.shard, self.retaining).await
     }
 }

@@ -9,11 +9,13 @@ pub mod client;
 pub mod embedded;
 mod key;
 pub mod registration;
+mod session_watch;
 pub mod watch;
 pub mod zookeeper;
 
 pub use client::CoordinatorClient;
 pub use embedded::{EmbeddedCoordinator, EmbeddedSession, OpenError};
 pub use registration::Registration;
+pub use session_watch::SessionWatch;
 pub use watch::WatchEvents;
 pub use zookeeper::{ZooKeeperAddress, ZooKeeperAddressError, ZooKeeperSession};

@@ -14,6 +14,7 @@ pub mod dedup;
 pub mod entry;
 pub mod error_code;
 pub mod group;
+pub mod histogram;
 pub mod ids;
 pub mod limits;
 pub mod range_state;

@@ -409,3 +409,12 @@ const _: () = assert!(OWNERS_ENTRY_PARTITIONS_MAX * 12 < FLUSH_BYTES_MAX as usiz
 const _: () = assert!(HEARTBEAT_WAIT_MS_MAX * 3 <= SESSION_TIMEOUT_MS_DEFAULT);
 const _: () = assert!(RANGES_DEFAULT.is_power_of_two() && RANGES_PER_CHUNK.is_power_of_two());
 const _: () = assert!(BATCH_BODY_BYTES_MAX < FETCH_BYTES_MAX && RECORD_BYTES_MAX < BATCH_BODY_BYTES_MAX);
+
+/// Topics that each shard counts by themselves, unless the operator says otherwise.
+pub const METRIC_TOPICS_DEFAULT: u16 = 50;
+/// Ranges of a shard that have metrics of their own.
+pub const METRIC_RANGES_MAX: usize = 256;
+/// Ranges with too few members that a gateway names.
+pub const METRIC_TROUBLED_RANGES_MAX: usize = 50;
+/// Groups whose lag a gateway asks for, and pairs of group and topic that it tells of.
+pub const METRIC_GROUPS_MAX: usize = 200;

@@ -237,6 +237,7 @@ impl Controller {
                     drop(self.tasks.spawn(compare_and_set(self.shared.clone(), key, chunk, version)));
                 }
                 Output::Send { to, message } => {
+                    self.shared.actions.count_message(&message);
                     let broker = self.brokers.as_ref().and_then(|brokers| brokers.get(&to.node)).cloned();
                     drop(self.tasks.spawn(send(self.shared.clone(), key, broker, to, message)));
                 }
@@ -318,6 +319,7 @@ async fn compare_and_set(shared: Arc<Shared>, key: ChunkKey, chunk: RingChunk, v
             CasOutcome::Conflict
         }
     };
+    shared.actions.count_cas(&outcome);
     Done::Input(key, Box::new(Input::CasDone(outcome)))
 }
 

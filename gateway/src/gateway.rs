@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use minikafka_coordinator::CoordinatorClient;
+use minikafka_coordinator::{CoordinatorClient, SessionWatch};
 use minikafka_core::chain::controller::{Alert, LearnerStatus};
 use minikafka_core::chain::peer::Complaint;
-use minikafka_core::coordination::{ClusterRecord, CoordinationError};
+use minikafka_core::coordination::{ClusterRecord, CoordinationError, path};
 use minikafka_core::limits;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -21,6 +21,8 @@ use crate::data::{self, Data};
 use crate::election::{self, Leadership};
 use crate::links::ShardLinks;
 use crate::map::{MapStore, keeper};
+use crate::metrics::Actions;
+use crate::metrics::lag::{self, LagTable};
 use crate::server::{self, Counters};
 use crate::{controller, http, server::CounterValues};
 
@@ -77,6 +79,11 @@ pub(crate) struct Shared {
     pub(crate) alerts: Mutex<BTreeMap<(u16, u32), Vec<Alert>>>,
     /// Who learns what, by chunk; the controller's.
     pub(crate) learners: Mutex<BTreeMap<(u16, u32), Vec<LearnerStatus>>>,
+    /// What the controller did.
+    pub(crate) actions: Actions,
+    /// How far groups are behind; the controller's.
+    pub(crate) lag: Mutex<LagTable>,
+    pub(crate) session: Arc<SessionWatch>,
     /// Held while an operation is planned and written down.
     pub(crate) beginning: tokio::sync::Mutex<()>,
     /// Where the controller takes complaints, while this gateway is elected.
@@ -123,6 +130,7 @@ impl Gateway {
             native: config.advertise.clone().unwrap_or_else(|| address.to_string()),
             http: http_address.map(told).unwrap_or_default(),
         };
+        let session = SessionWatch::begin(&config.coordinator, path::CLUSTER);
         let shared = Arc::new(Shared {
             links: Arc::new(ShardLinks::new(cluster.cluster, &config.secret)),
             config,
@@ -135,6 +143,9 @@ impl Gateway {
             data: Arc::new(Data::new(address)),
             alerts: Mutex::default(),
             learners: Mutex::default(),
+            actions: Actions::default(),
+            lag: Mutex::default(),
+            session,
             beginning: tokio::sync::Mutex::default(),
             complaints: Mutex::default(),
         });
@@ -148,6 +159,7 @@ impl Gateway {
         if let Some((listener, _)) = http {
             tasks.spawn(http::serve(shared.clone(), listener));
             tasks.spawn(data::tend(shared.data.clone()));
+            tasks.spawn(lag::watch(shared.clone()));
         }
         Ok(GatewayHandle { address, http: http_address, shared, tasks })
     }

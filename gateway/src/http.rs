@@ -1,4 +1,4 @@
-//! The HTTP port: `/v1`, as `docs/GATEWAY.md`, section 4 describes it, in the shapes of [`crate::admin`].
+//! The HTTP port: `/v1`, as `docs/GATEWAY.md`, section 4 describes it, in the shapes of [`crate::admin`]; and `/metrics`.
 //!
 //! Every gateway answers reads from its map, groups and the queue as a client of its cluster. Only the controller plans and
 //! changes ranges; the others redirect to it. It has no secret and no encryption: whoever reaches the port may look, move
@@ -10,76 +10,30 @@ mod error;
 mod groups;
 mod operations;
 mod queue;
+mod port;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use minikafka_core::limits;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::config::Deadlines;
 use crate::gateway::Shared;
+pub(crate) use cluster::{is_controller, range_states};
 use error::{Code, HttpError};
-
-/// After a failed accept (no file handles left), this much air for others to finish.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub use port::serve_http;
 
 /// Serves the port until dropped.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     let deadlines = shared.config.deadlines;
-    let router = router(shared);
-    let room = Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS_MAX as usize));
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept an HTTP connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
-            Some(_) = connections.join_next() => continue,
-        };
-        let Ok(place) = room.clone().try_acquire_owned() else {
-            tracing::warn!(%peer, limit = limits::HTTP_CONNECTIONS_MAX, "too many HTTP connections; this one is closed");
-            continue;
-        };
-        let router = router.clone();
-        connections.spawn(async move {
-            if let Err(error) = serve_connection(router, stream, deadlines).await {
-                tracing::debug!(%peer, %error, "an HTTP connection ended");
-            }
-            drop(place);
-        });
-    }
-}
-
-async fn serve_connection(router: Router, stream: TcpStream, deadlines: Deadlines) -> hyper::Result<()> {
-    // A socket that refuses is about to fail anyway.
-    drop(stream.set_nodelay(true));
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(deadlines.hello);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    tokio::pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        // What is under way is finished, and the client connects again.
-        () = tokio::time::sleep(deadlines.idle) => connection.as_mut().graceful_shutdown(),
-    }
-    // Who does not take the answer is cut off.
-    timeout(deadlines.write, connection).await.unwrap_or(Ok(()))
+    serve_http(router(shared), listener, deadlines).await;
 }
 
 fn router(shared: Arc<Shared>) -> Router {
@@ -92,6 +46,7 @@ fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .merge(queue)
         .route("/healthz", get(cluster::health))
+        .route("/metrics", get(metrics))
         .route("/v1/cluster", get(cluster::cluster))
         .route("/v1/brokers", get(cluster::brokers))
         .route("/v1/rings", get(cluster::rings))
@@ -108,6 +63,10 @@ fn router(shared: Arc<Shared>) -> Router {
         .layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES_MAX))
         .layer(middleware::from_fn(in_time))
         .with_state(shared)
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, minikafka_metrics::CONTENT_TYPE)], crate::metrics::expose(&shared).text())
 }
 
 async fn in_time(request: Request, next: Next) -> Response {

@@ -6,6 +6,7 @@
 //! - `server`: the native port; `resolve` and `topics` answer.
 //! - `http`: the HTTP port, in the shapes of [`admin`].
 //! - `data`: this gateway as a client of its own cluster: groups and the queue over HTTP.
+//! - `metrics`: what it tells Prometheus.
 //! - `map`: a cache of the coordinator's records, kept fresh by watches.
 //! - `operations`: what operators want done with ranges, planned and written down.
 //! - `election`, then `controller`: chains, topics and operations, while this gateway is elected.
@@ -21,6 +22,7 @@ pub mod gateway;
 mod http;
 mod links;
 mod map;
+mod metrics;
 mod operations;
 mod resolve;
 mod server;
@@ -29,4 +31,6 @@ mod topics;
 pub use cluster::{ClusterError, create_cluster, find_cluster};
 pub use config::{Deadlines, GatewayConfig};
 pub use gateway::{Gateway, GatewayError, GatewayHandle};
+pub use http::serve_http;
+pub use metrics::CHAPTERS as METRICS;
 pub use server::CounterValues;

@@ -28,11 +28,13 @@ use crate::shutdown::Shutdown;
 use crate::{cluster_secret, doctor, process_limits};
 
 pub mod broker;
+mod broker_http;
 pub mod gateway;
 pub mod membership;
 pub mod options;
 mod shard_options;
 
+use broker_http::{BrokerHttp, BrokerHttpPlan};
 use options::Plan;
 
 /// The first node, and the only one of a single-node cluster.
@@ -50,6 +52,8 @@ struct Ready {
     gateway: String,
     /// Where HTTP is served, if it is.
     http: Option<String>,
+    /// Where brokers tell their metrics, if they do.
+    broker_http: Vec<String>,
     shards: Vec<String>,
     data_dir: String,
     cluster: String,
@@ -60,6 +64,7 @@ struct Ready {
 struct Node {
     coordinator: EmbeddedCoordinator,
     brokers: Vec<BrokerHandle>,
+    broker_http: Vec<BrokerHttp>,
     gateway: GatewayHandle,
     cluster: ClusterId,
 }
@@ -155,6 +160,13 @@ impl Node {
             }
         }
 
+        let mut broker_http = Vec::new();
+        for (at, broker) in (0..plan.nodes).zip(&brokers) {
+            if let Some(plan) = plan.broker_http(at) {
+                broker_http.extend(BrokerHttp::start(plan, broker.metrics()).await?);
+            }
+        }
+
         let mut config = GatewayConfig::new(plan.gateway_listen, secret, Arc::new(coordinator.session()));
         config.advertise = plan.gateway_advertise();
         config.http_listen = plan.http;
@@ -164,7 +176,7 @@ impl Node {
         config.default_partitions = plan.default_partitions;
         config.default_replication = plan.nodes.min(REPLICATION_MAX);
         match Gateway::start(config).await {
-            Ok(gateway) => Ok(Self { coordinator, brokers, gateway, cluster }),
+            Ok(gateway) => Ok(Self { coordinator, brokers, broker_http, gateway, cluster }),
             Err(error) => {
                 stop_brokers(brokers).await?;
                 Err(gateway_failed(&error, "--gateway-listen"))
@@ -178,6 +190,7 @@ impl Node {
             version: env!("CARGO_PKG_VERSION"),
             gateway: advertised(plan, self.gateway.address()),
             http: self.gateway.http_address().map(|address| advertised_http(plan, address)),
+            broker_http: self.broker_http.iter().map(|http| http.address.to_string()).collect(),
             shards: self.brokers.iter().flat_map(BrokerHandle::shard_addresses).cloned().collect(),
             data_dir: plan.data_dir.display().to_string(),
             cluster: format!("{:016x}", self.cluster.0),
@@ -186,6 +199,7 @@ impl Node {
     }
 
     async fn stop(self) -> Outcome {
+        drop(self.broker_http);
         self.gateway.shutdown().await;
         stop_brokers(self.brokers).await?;
         drop(self.coordinator);
@@ -265,6 +279,12 @@ impl Plan {
         }
     }
 
+    /// Where node number `at`, counted from 0, serves HTTP, if it does.
+    fn broker_http(&self, at: u16) -> Option<BrokerHttpPlan> {
+        let port = self.broker_http_port.checked_add(at).filter(|_| self.broker_http_port > 0)?;
+        Some(BrokerHttpPlan { address: SocketAddr::new(self.listen, port), is_optional: true })
+    }
+
     /// None with port 0, which only the gateway knows once it listens.
     fn gateway_advertise(&self) -> Option<String> {
         (self.gateway_listen.port() != 0).then(|| advertised(self, self.gateway_listen))
@@ -277,6 +297,9 @@ impl fmt::Display for Ready {
         writeln!(f, "  gateway  {}", self.gateway)?;
         if let Some(http) = &self.http {
             writeln!(f, "  http     {http}")?;
+        }
+        if !self.broker_http.is_empty() {
+            writeln!(f, "  metrics  {}", self.broker_http.join(", "))?;
         }
         writeln!(f, "  shards   {}", self.shards.join(", "))?;
         writeln!(f, "  data     {}", self.data_dir)?;

@@ -11,6 +11,7 @@ use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use minikafka_core::wire::frame::Envelope;
 use minikafka_core::wire::{Api, ErrorReply, Wire};
@@ -53,6 +54,8 @@ pub(crate) struct ConnectionState {
     phase: Cell<Phase>,
     draining: Cell<bool>,
     outgoing: RefCell<Outgoing>,
+    /// When the first of what waits to be sent was queued.
+    queued_at: Cell<Option<Instant>>,
     room: Rc<Room>,
     window: Window,
     /// Whether reading waits for the window or for room, and wants to be woken when there is some.
@@ -74,6 +77,7 @@ impl ConnectionState {
             phase: Cell::new(Phase::Open),
             draining: Cell::new(false),
             outgoing: RefCell::default(),
+            queued_at: Cell::new(None),
             room: Room::new(net.config.reply_bytes_max),
             window: Window::default(),
             reader_waits: Cell::new(false),
@@ -137,6 +141,9 @@ impl ConnectionState {
     pub(crate) fn push(&self, envelope: Envelope, head: &[u8], bulk: Vec<SharedBytes>, room: Option<RoomPermit>) {
         if self.is_closed() {
             return;
+        }
+        if self.outgoing.borrow().bytes() == 0 {
+            self.queued_at.set(Some(Instant::now()));
         }
         self.outgoing.borrow_mut().push_frame(envelope, head, bulk, room);
         self.net.stats.replies.increment();
@@ -215,6 +222,7 @@ impl ConnectionState {
     pub(crate) fn poll_flush(&self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.is_closed() || self.outgoing.borrow().bytes() == 0 {
+                self.all_left();
                 self.write_due.clear();
                 return Poll::Ready(());
             }
@@ -238,6 +246,14 @@ impl ConnectionState {
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// Nothing waits to be sent.
+    fn all_left(&self) {
+        if let Some(queued_at) = self.queued_at.take() {
+            let ns = u64::try_from(queued_at.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.net.stats.replies_left.record(ns);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use minikafka_core::ErrorCode;
+use minikafka_core::histogram::DurationHistogram;
 
 use crate::deadline::DeadlineKind;
 
@@ -60,6 +61,8 @@ pub struct NetStats {
     pub bytes_skipped: Counter,
     /// Log lines that were counted and not written.
     pub log_lines_suppressed: Counter,
+    /// From the first reply queued on a connection with nothing to send until everything queued has left.
+    pub replies_left: DurationHistogram,
     deadlines: [Counter; DeadlineKind::ALL.len()],
     errors: ErrorCounters,
     open: Cell<u32>,

@@ -3,7 +3,7 @@
 //! ```text
 //! 3  minikafka/   bench/   tests/              wiring only
 //! 2  broker/   gateway/   clients/rust/        siblings, blind to each other
-//! 1  storage/  net/  coordinator/              siblings, blind to each other
+//! 1  storage/  net/  coordinator/  metrics/    siblings, blind to each other
 //! 0  core/                                     no I/O, no clock, no threads, no randomness, no async
 //! ```
 
@@ -14,11 +14,12 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 use minikafka_tests::source::{self, SourceFile};
 
 /// Which crate stands on which floor.
-const FLOORS: [(&str, u8); 13] = [
+const FLOORS: [(&str, u8); 14] = [
     ("minikafka-core", 0),
     ("minikafka-storage", 1),
     ("minikafka-net", 1),
     ("minikafka-coordinator", 1),
+    ("minikafka-metrics", 1),
     ("minikafka-broker", 2),
     ("minikafka-gateway", 2),
     ("minikafka-client", 2),

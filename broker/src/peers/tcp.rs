@@ -46,6 +46,7 @@ pub(crate) struct TcpPeers {
     complaints: ComplaintBox,
     clock: Clock,
     closed: Cell<bool>,
+    links_lost: Cell<u64>,
 }
 
 /// What is known of the way to one member.
@@ -69,6 +70,7 @@ impl TcpPeers {
             complaints,
             clock,
             closed: Cell::new(false),
+            links_lost: Cell::new(0),
         })
     }
 
@@ -135,7 +137,13 @@ impl TcpPeers {
         Some(link)
     }
 
+    /// Links that ended so far.
+    pub fn links_lost(&self) -> u64 {
+        self.links_lost.get()
+    }
+
     fn ended(&self, member: ChainMember, end: &LinkEnd) {
+        self.links_lost.set(self.links_lost.get() + 1);
         let now = self.clock.monotonic();
         if let Some(peer) = self.links.borrow_mut().get_mut(&key(&member)) {
             let (min, max) = (BACKGROUND_RETRY_MS_MIN, BACKGROUND_RETRY_MS_MAX);

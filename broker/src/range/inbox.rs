@@ -221,6 +221,8 @@ impl<D: Disk> Range<D> {
                     return Ok(false);
                 }
                 let (input, end) = (input(header, control), at + header.entry_bytes());
+                self.shared.metrics.replicated_records.add(header.record_count.into());
+                self.shared.metrics.replicated_bytes.add(header.body_bytes.into());
                 if at == 0 {
                     match whole_body::<D>(run, &header) {
                         Ok(body) => {

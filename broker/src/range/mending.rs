@@ -23,8 +23,8 @@ use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::Notify;
 use minikafka_storage::{DamagedStretch, EntrySource, Lost, MendError, SharedSlice};
 
-use super::Range;
 use super::recovery::StateVisitor;
+use super::{Range, entries as entries_of};
 
 /// Requests of a mending range are told by this from those of its machine, whose numbers never come so far.
 const MENDING: u64 = 1 << 63;
@@ -103,6 +103,8 @@ impl<D: Disk> EntrySource for Others<'_, D> {
             match self.range.ask_for_lost(self.members[at], after, until).await {
                 Some(CopyOutcome::Agreed { entries, .. }) if !entries.is_empty() => {
                     self.first.set(at);
+                    let bytes = entries_of::total_bytes(&entries);
+                    self.range.shared.metrics.mended_bytes.add(bytes);
                     return Some(Lost::Entries(entries));
                 }
                 Some(CopyOutcome::Segment { part, .. }) => {
@@ -160,7 +162,10 @@ impl<D: Disk> Range<D> {
         while let Some(stretch) = self.log.damaged_stretch(after) {
             after = stretch.end.index;
             match self.log.mend(&stretch, &others, &mut StateVisitor::default()).await {
-                Ok(()) => mended = true,
+                Ok(()) => {
+                    self.count_mended(&stretch);
+                    mended = true;
+                }
                 Err(error) => self.not_mended(&stretch, &error, &others),
             }
         }
@@ -178,6 +183,10 @@ impl<D: Disk> Range<D> {
             }
         }
         if others.may_help_later.get() { MendOutcome::Later } else { MendOutcome::NobodyHas }
+    }
+
+    fn count_mended(&self, stretch: &DamagedStretch) {
+        self.shared.metrics.mended_entries.add(stretch.end.index.0 - stretch.start.index.0);
     }
 
     fn not_mended(&self, stretch: &DamagedStretch, error: &MendError, others: &Others<'_, D>) {
@@ -232,6 +241,8 @@ impl<D: Disk> Range<D> {
                 self.not_mended(&stretch, &error, &others);
                 is_beyond &= matches!(error, MendError::Beyond(_));
                 is_done = false;
+            } else {
+                self.count_mended(&stretch);
             }
         }
         self.mending.beyond.set(is_beyond && !is_done);

@@ -51,6 +51,11 @@ pub(super) struct PendingRequests {
 }
 
 impl PendingRequests {
+    /// How many wait; those that were told `timed_out` are forgotten when the machine answers.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
     pub fn insert(&mut self, pending: Pending) -> RequestId {
         RequestId(self.table.insert(pending) as u64)
     }

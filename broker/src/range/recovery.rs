@@ -16,6 +16,7 @@ use minikafka_storage::wait::Notify;
 use minikafka_storage::{Damage, LogError, Promise, RangeLog, RecoveryReport, RecoveryVisitor, ShardStorage};
 
 use super::{Groups, Inbox, LogPromise, Mending, Outgoing, Range, RangeShared, Upkeep};
+use crate::metrics::Stages;
 
 /// Folds what recovery delivers.
 #[derive(Default)]
@@ -130,6 +131,7 @@ impl<D: Disk> Range<D> {
             copies_answered: Cell::new(0),
             copied_segment: RefCell::default(),
             mending: Mending::default(),
+            stages: Stages::default(),
         });
         let weak = Rc::downgrade(&range);
         range.log.on_durable(move || {

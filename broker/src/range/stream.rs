@@ -165,6 +165,6 @@ impl<D: Disk> Range<D> {
         self.outgoing.stop();
         let me = self.shared.me.node;
         let reason = ComplaintReason::WriteFailed;
-        self.shared.peers.complain(Complaint { range: self.key, epoch, by: me, about: me, reason });
+        self.complain(Complaint { range: self.key, epoch, by: me, about: me, reason });
     }
 }

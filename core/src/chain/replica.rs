@@ -66,7 +66,7 @@ use role::Uncommitted;
 pub use role::{Active, Standing};
 use starts::UncommittedStarts;
 use stream::EarlyStream;
-pub use view::MemberView;
+pub use view::{MemberRole, MemberView};
 
 /// What recovery found out about a range.
 #[derive(Clone, Debug)]

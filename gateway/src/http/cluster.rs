@@ -156,7 +156,7 @@ pub(super) async fn topics(State(shared): State<Arc<Shared>>) -> Json<TopicsStat
     Json(TopicsStatus { topics })
 }
 
-pub(super) fn is_controller(shared: &Shared) -> bool {
+pub(crate) fn is_controller(shared: &Shared) -> bool {
     matches!(*shared.leadership.borrow(), Leadership::Mine(_))
 }
 
@@ -201,6 +201,31 @@ fn ring_statuses(map: &ClusterMap) -> Vec<RingStatus> {
         }
     }
     rings.into_values().collect()
+}
+
+/// A range, as far as it matters to whoever counts ranges.
+pub(crate) struct RangeState {
+    pub(crate) key: RangeKey,
+    pub(crate) is_under_replicated: bool,
+    pub(crate) is_below_min: bool,
+    pub(crate) is_pending: bool,
+    pub(crate) was_never_active: bool,
+}
+
+/// Every range of every ring.
+pub(crate) fn range_states(map: &ClusterMap) -> impl Iterator<Item = RangeState> + '_ {
+    map.chunks.values().map(|chunk| &chunk.record).flat_map(|chunk| {
+        chunk.ranges.iter().enumerate().map(|(at, record)| {
+            let live = live(map, record);
+            RangeState {
+                key: RangeKey { ring: chunk.ring, range: RangeId(chunk.first.0 + at as u32) },
+                is_under_replicated: live < usize::from(chunk.replication),
+                is_below_min: live < min_in_sync(chunk.replication),
+                is_pending: record.pending.is_some(),
+                was_never_active: record.active.is_none(),
+            }
+        })
+    })
 }
 
 fn range_status(map: &ClusterMap, chunk: &RingChunk, range: RangeId, record: &RangeRecord) -> RangeStatus {

@@ -1,7 +1,7 @@
 //! `minikafka broker`: the shards of one node of a cluster.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,6 +9,7 @@ use minikafka_broker::{Broker, BrokerConfig, BrokerHandle};
 use minikafka_core::{ClusterId, NodeId, limits};
 use serde::Serialize;
 
+use super::broker_http::{BrokerHttp, BrokerHttpPlan, PORT};
 use super::membership::{Membership, MembershipOptions};
 use super::options::in_brackets;
 use super::shard_options::ShardOptions;
@@ -32,6 +33,10 @@ pub struct BrokerOptions {
     /// Where its records are kept; created when it is missing.
     #[arg(long, value_name = "DIR", default_value = "minikafka-data", env = "MINIKAFKA_DATA_DIR")]
     data_dir: PathBuf,
+    /// Where it serves HTTP, which is /metrics and /healthz; it has no secret, so keep it where only operators are
+    /// [default: port 19600 of --host, or not at all where that is taken].
+    #[arg(long, value_name = "IP:PORT", env = "MINIKAFKA_BROKER_HTTP")]
+    http: Option<SocketAddr>,
     /// Where the machine stands: the members of a chain are spread over racks.
     #[arg(long, value_name = "NAME", default_value = "", value_parser = rack, env = "MINIKAFKA_RACK")]
     rack: String,
@@ -51,6 +56,8 @@ struct Ready {
     node: u32,
     cluster: String,
     shards: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<String>,
     data_dir: String,
 }
 
@@ -74,7 +81,14 @@ pub fn run(options: &BrokerOptions, output: &mut Output) -> Outcome {
                 std::process::exit(0);
             }
         };
-        output.show(&options.ready(cluster, &broker))?;
+        let http = match BrokerHttp::start(options.http(), broker.metrics()).await {
+            Ok(http) => http,
+            Err(failure) => {
+                tokio::task::spawn_blocking(move || broker.stop()).await.map_err(broken)?.map_err(broken)?;
+                return Err(failure);
+            }
+        };
+        output.show(&options.ready(cluster, &broker, http.as_ref()))?;
         let ended = tokio::select! {
             signal = shutdown.asked() => {
                 tracing::info!(signal, "stopping: answering what is in flight, then closing");
@@ -116,13 +130,19 @@ impl BrokerOptions {
         }
     }
 
-    fn ready(&self, cluster: ClusterId, broker: &BrokerHandle) -> Ready {
+    fn http(&self) -> BrokerHttpPlan {
+        let address = self.http.unwrap_or(SocketAddr::new(self.host, PORT));
+        BrokerHttpPlan { address, is_optional: self.http.is_none() }
+    }
+
+    fn ready(&self, cluster: ClusterId, broker: &BrokerHandle, http: Option<&BrokerHttp>) -> Ready {
         Ready {
             command: "broker",
             version: env!("CARGO_PKG_VERSION"),
             node: self.node_id,
             cluster: format!("{:016x}", cluster.0),
             shards: broker.shard_addresses().to_vec(),
+            http: http.map(|http| http.address.to_string()),
             data_dir: self.data_dir.display().to_string(),
         }
     }
@@ -133,6 +153,7 @@ impl fmt::Display for Ready {
         writeln!(f, "MiniKafka {} (broker, node {}) is ready", self.version, self.node)?;
         writeln!(f, "  cluster  {}", self.cluster)?;
         writeln!(f, "  shards   {}", self.shards.join(", "))?;
+        self.http.iter().try_for_each(|http| writeln!(f, "  http     {http}"))?;
         write!(f, "  data     {}", self.data_dir)
     }
 }

@@ -26,6 +26,9 @@ pub struct NodeOptions {
     /// Partitions of a topic that does not say how many.
     #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=limits::TOPIC_PARTITIONS_MAX as i64))]
     default_partitions: u32,
+    /// Where brokers tell their metrics: node k, counted from 0, on this port + k, or not at all where that is taken; 0: nowhere.
+    #[arg(long, value_name = "PORT", default_value_t = super::broker_http::PORT)]
+    broker_http_port: u16,
 }
 
 /// Options of `minikafka dev`.
@@ -91,6 +94,8 @@ pub struct Plan {
     pub http: Option<SocketAddr>,
     /// Go on without HTTP where its port is taken.
     pub http_is_optional: bool,
+    /// Where the first node tells its metrics; 0: nowhere.
+    pub broker_http_port: u16,
     /// Whether topics create themselves.
     pub auto_create_topics: bool,
     /// Partitions of a topic that does not say how many.
@@ -157,6 +162,7 @@ impl NodeOptions {
             http: None,
             http_is_optional: false,
             auto_create_topics,
+            broker_http_port: self.broker_http_port,
             default_partitions: self.default_partitions,
         })
     }

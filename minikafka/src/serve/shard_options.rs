@@ -41,6 +41,9 @@ pub struct ShardOptions {
     /// records and cost processor time; not for a core that takes the disk's interrupts.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=10_000))]
     spin_us: u64,
+    /// How many topics each shard counts by themselves in its metrics; the others are counted together.
+    #[arg(long, value_name = "COUNT", default_value_t = limits::METRIC_TOPICS_DEFAULT)]
+    metrics_topics: u16,
     /// Batch bytes that each connection may produce per second, such as 50M; over it, its client has to wait [default: none].
     #[arg(long, value_name = "RATE", value_parser = quantity::rate)]
     produce_quota_per_connection: Option<u64>,
@@ -90,6 +93,7 @@ impl ShardOptions {
             retention_check: self.retention_check,
             scrub_bytes_per_second: Some(self.scrub_rate).filter(|&rate| rate > 0),
             spin: Duration::from_micros(self.spin_us),
+            metric_topics: self.metrics_topics,
             produce_quota_per_connection: self.produce_quota_per_connection.filter(|&rate| rate > 0),
             ..base
         }

@@ -26,7 +26,72 @@ pub struct MemberView {
     pub groups_at: LogPoint,
 }
 
+/// What a member is to its range, in one word, for whoever looks at it from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MemberRole {
+    /// In no chain, and told to do nothing.
+    Idle,
+    /// Copies from a chain that it is no member of.
+    Learning,
+    /// Sealed, and not yet told whether it acts.
+    Changing,
+    /// The only member of its chain.
+    Alone,
+    /// Takes writes.
+    Head,
+    /// Between head and tail.
+    Middle,
+    /// The last one.
+    Tail,
+    /// A durable write failed.
+    Failed,
+}
+
+impl MemberRole {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::Idle, Self::Learning, Self::Changing, Self::Alone, Self::Head, Self::Middle, Self::Tail, Self::Failed];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Learning => "learning",
+            Self::Changing => "changing",
+            Self::Alone => "alone",
+            Self::Head => "head",
+            Self::Middle => "middle",
+            Self::Tail => "tail",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 impl Replica {
+    /// What this member is to its range now.
+    pub fn role(&self) -> MemberRole {
+        match &self.standing {
+            Standing::Idle => MemberRole::Idle,
+            Standing::Learning(_) => MemberRole::Learning,
+            Standing::Sealing | Standing::Sealed | Standing::Reconciling | Standing::Reconciled => MemberRole::Changing,
+            Standing::Active(active) => match (active.is_head(), active.has_successor()) {
+                (true, true) => MemberRole::Head,
+                (true, false) => MemberRole::Alone,
+                (false, true) => MemberRole::Middle,
+                (false, false) => MemberRole::Tail,
+            },
+            Standing::Failed => MemberRole::Failed,
+        }
+    }
+
+    /// What the successor acknowledged in the epoch in which this member acts; none without a successor.
+    pub fn successor_acknowledged_index(&self) -> Option<LogIndex> {
+        match &self.standing {
+            Standing::Active(active) => active.downstream.as_ref().map(|downstream| downstream.acknowledged),
+            _ => None,
+        }
+    }
+
     /// Where this member is.
     pub fn view(&self) -> MemberView {
         let active = match &self.standing {
