@@ -59,6 +59,24 @@ prepare_zookeeper() {
     fi
 }
 
+# Prometheus and its promtool, in the path afterwards. The Debian package would start a service, so it is unpacked beside the
+# build instead of installed. Fails quietly where it is not to be had.
+prepare_prometheus() {
+    local tools=${CARGO_TARGET_DIR:-target}/tools
+    PATH=$PATH:$(realpath -m "$tools")/prometheus/usr/bin
+    command -v promtool >/dev/null && command -v prometheus >/dev/null && return 0
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
+    say "unpacking Debian's prometheus into $tools/prometheus (apt-get download; nothing is installed)"
+    mkdir -p "$tools/prometheus" || return 1
+    (
+        cd "$tools/prometheus" || exit 1
+        apt-get download -q prometheus >/dev/null 2>&1 ||
+            { as_root apt-get update -q >/dev/null 2>&1 && apt-get download -q prometheus >/dev/null 2>&1; } || exit 1
+        dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+    ) || return 1
+    command -v promtool >/dev/null
+}
+
 # What faults of the network need. Without them, or without root, a cluster runs on loopback and says what it cannot do.
 prepare_network() {
     [ "$(id -u)" -eq 0 ] || return 0

@@ -22,6 +22,7 @@ use crate::process;
 pub mod disk;
 pub mod guard;
 pub mod member;
+pub mod monitoring;
 pub mod network;
 pub mod running;
 pub mod state;
@@ -37,6 +38,8 @@ use state::State;
 pub const GATEWAY_PORT: u16 = 9000;
 /// Where every gateway answers operators.
 pub const HTTP_PORT: u16 = 9001;
+/// Where every broker tells its metrics.
+pub const BROKER_HTTP_PORT: u16 = 19_600;
 /// Where the first shard of every broker listens.
 pub const PORT_BASE: u16 = 19_100;
 /// The cluster's root in ZooKeeper.
@@ -178,7 +181,7 @@ impl Cluster {
     fn end(&mut self) -> Result<()> {
         self.owned = false;
         let members = self.state.members();
-        let mut ended = Ok(());
+        let mut ended = monitoring::stop(&self.directory);
         for running in std::mem::take(&mut self.state.running).into_values() {
             ended = ended.and(running.kill());
         }

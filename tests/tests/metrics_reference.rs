@@ -1,4 +1,5 @@
-//! `docs/METRICS.md` is what the definitions say, and the definitions follow the rules of Prometheus.
+//! `docs/METRICS.md` is what the definitions say, the definitions follow the rules of Prometheus, and every alert has its
+//! paragraph in `docs/RUNBOOK.md`.
 //!
 //! After a change of a definition: `MINIKAFKA_WRITE_REFERENCE=1 cargo test -p minikafka-tests --test metrics_reference`.
 
@@ -66,5 +67,41 @@ fn names_are_those_of_prometheus() {
             labels.iter().all(|label| !["le", "quantile", "instance", "job"].contains(label)),
             "{name}: {labels:?}"
         );
+    }
+}
+
+#[test]
+fn every_alert_has_its_paragraph() {
+    let read = |path: &str| fs::read_to_string(source::repository().join(path)).expect("it is there");
+    let (rules, runbook) = (read("deploy/prometheus/rules.yml"), read("docs/RUNBOOK.md"));
+    let alerts: BTreeSet<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let paragraphs: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert_eq!(alerts, paragraphs, "alerts of deploy/prometheus/rules.yml, and headings of docs/RUNBOOK.md");
+    for alert in alerts {
+        let link = format!("runbook: docs/RUNBOOK.md#{}", alert.to_lowercase());
+        assert_eq!(rules.matches(&format!("{link}\n")).count(), 1, "{link}");
+    }
+    for word in ["**Means**", "**Look at**", "**Do**"] {
+        assert_eq!(runbook.matches(word).count(), paragraphs.len(), "each paragraph says {word}");
+    }
+}
+
+/// What rules and dashboards ask for exists: a metric that was renamed leaves no alert that never fires.
+#[test]
+fn rules_and_dashboards_ask_for_what_is_defined() {
+    let directory = source::repository().join("deploy");
+    let mut texts = vec![directory.join("prometheus/rules.yml")];
+    let dashboards = fs::read_dir(directory.join("grafana/dashboards")).expect("there are dashboards");
+    texts.extend(dashboards.map(|entry| entry.expect("it can be read").path()));
+    let defined: BTreeSet<&str> = definitions().iter().map(|definition| definition.name).collect();
+    for path in texts {
+        let text = fs::read_to_string(&path).expect("it can be read");
+        let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_' && letter != ':');
+        let metrics = words.filter(|word| word.starts_with("minikafka_") && !word.contains(':'));
+        for metric in metrics {
+            let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| metric.strip_suffix(suffix));
+            let is_there = defined.contains(metric) || base.is_some_and(|base| defined.contains(base));
+            assert!(is_there, "{}: there is no metric {metric}", path.display());
+        }
     }
 }
