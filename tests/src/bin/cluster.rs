@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use minikafka_tests::cluster::monitoring::{Prometheus, Watching};
 use minikafka_tests::cluster::{Cluster, ClusterSetup, Health, Member, guard, network};
 
 const USAGE: &str = "\
 usage: scripts/cluster COMMAND [--directory DIR]
 
-  up [--brokers N] [--gateways N] [--cores N] [-- BROKER OPTIONS]   start a cluster, and leave it running
+  up [--brokers N] [--gateways N] [--cores N] [--monitoring] [-- BROKER OPTIONS]   start a cluster, and leave it running;
+                       with --monitoring a Prometheus that watches it, too
   down [--leftovers]   end it in order; with --leftovers remove the networks of clusters that are dead, too
   status               who runs, who is cut off from whom
   kill MEMBER...       SIGKILL, all of them at once
@@ -81,6 +83,7 @@ fn up(directory: &Path, options: &[&str], broker_options: &[String]) -> Result<(
     setup.brokers = number("--brokers")?.unwrap_or(setup.brokers);
     setup.gateways = number("--gateways")?.unwrap_or(setup.gateways);
     setup.cores = number("--cores")?.map_or(setup.cores, u16::from);
+    let is_watched = options.iter().position(|word| word == "--monitoring").map(|at| options.remove(at)).is_some();
     if let Some(unknown) = options.first() {
         bail!("{unknown} is no option of up\n{USAGE}");
     }
@@ -89,6 +92,10 @@ fn up(directory: &Path, options: &[&str], broker_options: &[String]) -> Result<(
     let (binary, gateways) = (cluster.binary().display().to_string(), cluster.gateways().join(","));
     println!("network   {}", cluster.network());
     println!("gateways  {gateways}\nbrokers   {:?}\nlogs      {}/*/log", cluster.brokers(), directory.display());
+    if is_watched {
+        let prometheus = Prometheus::start(&cluster, Watching::by_hand()?)?;
+        println!("metrics   http://{} (Prometheus, with the rules of deploy/prometheus)", prometheus.address());
+    }
     println!("\nTry:\n  export MINIKAFKA_GATEWAY={gateways}");
     println!("  {binary} topic create greetings --partitions 8");
     println!("  printf 'hello\\nworld\\n' | {binary} produce greetings");
