@@ -13,6 +13,7 @@ import (
 	"github.com/minikafka/minikafka/clients/go/internal/connection"
 	"github.com/minikafka/minikafka/clients/go/internal/errorcode"
 	"github.com/minikafka/minikafka/clients/go/internal/fault"
+	"github.com/minikafka/minikafka/clients/go/internal/member"
 	"github.com/minikafka/minikafka/clients/go/internal/wire"
 )
 
@@ -150,7 +151,7 @@ func (c *Client) SetGroupOffsets(ctx context.Context, group string, offsets []Gr
 			Metadata: offset.Metadata,
 		}
 	}
-	results, err := c.commitOffsets(ctx, group, 0, committed)
+	results, err := c.commitOffsets(ctx, group, member.Committer{}, func() uint64 { return 0 }, committed)
 	if err != nil {
 		return err
 	}

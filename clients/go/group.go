@@ -41,11 +41,17 @@ type groupMember struct {
 	isOver    bool
 	answers   []heartbeatAnswer
 	jobs      []func(context.Context)
-	trackers  map[TopicPartition]*handled.Tracker
+	trackers  map[TopicPartition]*tracker
 	// givenOutNow is what was given out since the last poll: handled with the next one.
 	givenOutNow []givenOut
 	// handledMore is closed, and made anew, when records were handled.
 	handledMore chan struct{}
+}
+
+// tracker knows what was handled of a partition in one turn of this member.
+type tracker struct {
+	*handled.Tracker
+	turn uint64
 }
 
 type givenOut struct {
@@ -63,7 +69,7 @@ func newGroupMember(c *consumer, settings *groupSettings) *groupMember {
 	return &groupMember{
 		consumer: c, client: c.client, settings: settings,
 		changed: make(chan struct{}, 1), jobsReady: make(chan struct{}, 1), committing: make(chan struct{}, 1),
-		over: make(chan struct{}), trackers: map[TopicPartition]*handled.Tracker{}, handledMore: make(chan struct{}),
+		over: make(chan struct{}), trackers: map[TopicPartition]*tracker{}, handledMore: make(chan struct{}),
 	}
 }
 
@@ -192,7 +198,7 @@ func (g *groupMember) heartbeat(ctx context.Context, heartbeat *member.Heartbeat
 func (g *groupMember) act(action member.Action) {
 	switch {
 	case action.Assigned != nil:
-		g.enqueueLocked(func(ctx context.Context) { g.assign(ctx, action.Assigned) })
+		g.enqueueLocked(func(ctx context.Context) { g.assign(ctx, action.Assigned, action.Turn) })
 	case action.Revoked != nil:
 		g.enqueueLocked(func(ctx context.Context) { g.revoke(ctx, action.Revoked) })
 	case action.Lost != nil:

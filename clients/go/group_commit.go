@@ -9,6 +9,7 @@ import (
 	"github.com/minikafka/minikafka/clients/go/internal/connection"
 	"github.com/minikafka/minikafka/clients/go/internal/errorcode"
 	"github.com/minikafka/minikafka/clients/go/internal/fault"
+	"github.com/minikafka/minikafka/clients/go/internal/member"
 	"github.com/minikafka/minikafka/clients/go/internal/wire"
 )
 
@@ -44,7 +45,7 @@ func (g *groupMember) commit(ctx context.Context, names []TopicPartition) error 
 	}
 	defer func() { <-g.committing }()
 	for {
-		offsets, id := g.uncommitted(names)
+		offsets, by := g.uncommitted(names)
 		if len(offsets) == 0 {
 			return nil
 		}
@@ -52,22 +53,22 @@ func (g *groupMember) commit(ctx context.Context, names []TopicPartition) error 
 		if more {
 			offsets = offsets[:wire.CommitPartitionsMax]
 		}
-		results, err := g.client.commitOffsets(ctx, g.settings.name, id, offsets)
+		results, err := g.client.commitOffsets(ctx, g.settings.name, by, g.nextSequence, offsets)
 		if err != nil {
 			return err
 		}
-		if err := g.takeCommitted(offsets, results); err != nil || !more {
+		if err := g.takeCommitted(by, offsets, results); err != nil || !more {
 			return err
 		}
 	}
 }
 
 // uncommitted is what was handled and not committed yet.
-func (g *groupMember) uncommitted(names []TopicPartition) ([]wire.CommittedOffset, wire.MemberID) {
+func (g *groupMember) uncommitted(names []TopicPartition) ([]wire.CommittedOffset, member.Committer) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.isStarted {
-		return nil, 0
+		return nil, member.Committer{}
 	}
 	if names == nil {
 		for name := range g.trackers {
@@ -81,24 +82,40 @@ func (g *groupMember) uncommitted(names []TopicPartition) ([]wire.CommittedOffse
 	var offsets []wire.CommittedOffset
 	for _, name := range names {
 		tracker := g.trackers[name]
-		if tracker == nil {
+		partition := wire.PartitionKey{Topic: ids[name.Topic], Partition: uint32(name.Partition)}
+		// What was handled in an earlier turn must not pass for this one's.
+		if turn, owned := g.machine.Turn(partition); tracker == nil || !owned || turn != tracker.turn {
 			continue
 		}
 		if offset, ok := tracker.Uncommitted(); ok {
-			partition := wire.PartitionKey{Topic: ids[name.Topic], Partition: uint32(name.Partition)}
 			offsets = append(offsets, wire.CommittedOffset{Partition: partition, Offset: uint64(offset)})
 		}
 	}
-	return offsets, g.machine.ID()
+	return offsets, g.machine.Committer()
 }
 
-// takeCommitted notes what is committed, and returns why the rest is not.
-func (g *groupMember) takeCommitted(offsets []wire.CommittedOffset, results []wire.PartitionResult) (failure error) {
+func (g *groupMember) nextSequence() uint64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.machine.NextSequence()
+}
+
+// takeCommitted notes what is committed, and returns why the rest is not. What belongs to others is lost.
+func (g *groupMember) takeCommitted(by member.Committer, offsets []wire.CommittedOffset, results []wire.PartitionResult) (failure error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var refused []wire.PartitionKey
+	defer func() {
+		for _, action := range g.machine.Refused(by, refused) {
+			g.act(action)
+		}
+	}()
 	for i, result := range results {
 		topic := g.topics[result.Partition.Topic]
 		if result.Error != errorcode.None {
+			if result.Error == errorcode.NotAssigned {
+				refused = append(refused, result.Partition)
+			}
 			failure = fault.Broker(result.Error, "commit of group %s for topic %s partition %d", g.settings.name, topic.Name, result.Partition.Partition)
 			continue
 		}
@@ -110,10 +127,13 @@ func (g *groupMember) takeCommitted(offsets []wire.CommittedOffset, results []wi
 	return failure
 }
 
-// commitOffsets makes one commit, in the order of the offsets.
-func (c *Client) commitOffsets(ctx context.Context, group string, id wire.MemberID, offsets []wire.CommittedOffset) ([]wire.PartitionResult, error) {
+// commitOffsets makes one commit, in the order of the offsets. Each attempt has a sequence of its own.
+func (c *Client) commitOffsets(ctx context.Context, group string, by member.Committer, nextSequence func() uint64, offsets []wire.CommittedOffset) ([]wire.PartitionResult, error) {
 	reply, err := c.askCoordinator(ctx, group, wire.APIGroupCommit, func(at cluster.Addressed) connection.Message {
-		return &wire.CommitRequest{Range: at.Range, Epoch: at.Epoch, Group: group, Member: id, Offsets: offsets}
+		return &wire.CommitRequest{
+			Range: at.Range, Epoch: at.Epoch, Group: group, Member: by.ID, Sequence: nextSequence(), Generation: by.Generation,
+			Offsets: offsets,
+		}
 	})
 	if err != nil {
 		return nil, err

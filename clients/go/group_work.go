@@ -55,7 +55,7 @@ type place struct {
 }
 
 // assign begins to read partitions: from where the group goes on, or where the options say when it never was there.
-func (g *groupMember) assign(ctx context.Context, assigned []wire.AssignedPartition) {
+func (g *groupMember) assign(ctx context.Context, assigned []wire.AssignedPartition, turn uint64) {
 	var places []place
 	for _, given := range assigned {
 		topic := g.topics[given.Partition.Topic]
@@ -71,8 +71,8 @@ func (g *groupMember) assign(ctx context.Context, assigned []wire.AssignedPartit
 	g.consumer.mu.Lock()
 	g.mu.Lock()
 	for _, place := range places {
-		// It may have been lost again in the meantime.
-		if !g.machine.Owns(wire.PartitionKey{Topic: place.topic.Topic, Partition: uint32(place.name.Partition)}) {
+		// It may have been lost in the meantime, also if it came back since: that is another turn.
+		if now, owned := g.machine.Turn(wire.PartitionKey{Topic: place.topic.Topic, Partition: uint32(place.name.Partition)}); !owned || now != turn {
 			continue
 		}
 		offset, isEarliest := int64(0), false
@@ -85,7 +85,7 @@ func (g *groupMember) assign(ctx context.Context, assigned []wire.AssignedPartit
 			isEarliest = true
 		}
 		g.consumer.progress.Add(place.topic, place.name.Partition, offset, isEarliest, true)
-		g.trackers[place.name] = handled.NewTracker(offset)
+		g.trackers[place.name] = &tracker{handled.NewTracker(offset), turn}
 		names = append(names, place.name)
 	}
 	g.mu.Unlock()

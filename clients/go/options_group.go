@@ -104,8 +104,8 @@ func (s *groupSettings) check(consumer *consumerSettings) error {
 	if err := cluster.CheckGroup(s.name); err != nil {
 		return err
 	}
-	if len(s.instance) > wire.TopicNameBytesMax {
-		return refuse("Instance", "it must have at most 249 bytes")
+	if s.instance != "" && !wire.IsName(s.instance) {
+		return refuse("Instance", "it must be 1 to 249 letters, digits, '.', '_' or '-', and not '.' or '..'")
 	}
 	if s.sessionTimeout < time.Second || s.sessionTimeout > 600*time.Second {
 		return refuse("SessionTimeout", "it must be 1 to 600 s")

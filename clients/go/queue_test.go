@@ -8,6 +8,7 @@ import (
 	"time"
 
 	minikafka "github.com/minikafka/minikafka/clients/go"
+	"github.com/minikafka/minikafka/clients/go/internal/brokertest"
 	"github.com/minikafka/minikafka/clients/go/internal/fakecluster"
 )
 
@@ -30,23 +31,43 @@ func pull(t *testing.T, client *minikafka.Client) string {
 	return string(value)
 }
 
+// atEveryQueue runs a test against a cluster in memory, and against a broker of its own. disconnect breaks the connections, where
+// that can be done.
+func atEveryQueue(t *testing.T, test func(t *testing.T, gateway string, disconnect func())) {
+	t.Run("in memory", func(t *testing.T) {
+		checkLeaks(t)
+		cluster := fakecluster.New(t, 1)
+		test(t, cluster.Gateways()[0], cluster.Server(0).Disconnect)
+	})
+	t.Run("of a broker", func(t *testing.T) {
+		checkLeaks(t)
+		broker := brokertest.Start(t)
+		test(t, broker.Gateway, func() {
+			broker.Kill()
+			broker.Restart()
+		})
+	})
+}
+
 func TestWhatIsPushedIsPulledInOrderAndAgainUntilItIsAcknowledged(t *testing.T) {
-	checkLeaks(t)
-	cluster := fakecluster.New(t, 1)
-	producer := newClient(t, cluster.Gateways()[0])
+	atEveryQueue(t, whatIsPushedIsPulledInOrderAndAgainUntilItIsAcknowledged)
+}
+
+func whatIsPushedIsPulledInOrderAndAgainUntilItIsAcknowledged(t *testing.T, gateway string, disconnect func()) {
+	producer := newClient(t, gateway)
 	push(t, producer, "a", "b", "c")
-	first := newClient(t, cluster.Gateways()[0])
+	first := newClient(t, gateway)
 	for _, expected := range []string{"a", "b"} {
 		if got := pull(t, first); got != expected {
 			t.Fatalf("%s comes instead of %s", got, expected)
 		}
 	}
 	// The second pull has acknowledged a; Close acknowledges b, also over a connection that has to be made anew.
-	cluster.Server(0).Disconnect()
+	disconnect()
 	if err := first.Close(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	second := newClient(t, cluster.Gateways()[0])
+	second := newClient(t, gateway)
 	if got := pull(t, second); got != "c" {
 		t.Fatalf("%s comes instead of c", got)
 	}
@@ -58,9 +79,11 @@ func TestWhatIsPushedIsPulledInOrderAndAgainUntilItIsAcknowledged(t *testing.T) 
 }
 
 func TestWhatIsNotAcknowledgedIsDeliveredToTheNext(t *testing.T) {
-	checkLeaks(t)
-	cluster := fakecluster.New(t, 1)
-	client := newClient(t, cluster.Gateways()[0])
+	atEveryQueue(t, whatIsNotAcknowledgedIsDeliveredToTheNext)
+}
+
+func whatIsNotAcknowledgedIsDeliveredToTheNext(t *testing.T, gateway string, _ func()) {
+	client := newClient(t, gateway)
 	push(t, client, "a", "b", "c")
 	ctx := testContext(t)
 	var held []*minikafka.QueueDelivery
@@ -76,16 +99,18 @@ func TestWhatIsNotAcknowledgedIsDeliveredToTheNext(t *testing.T) {
 	if err := client.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	second := newClient(t, cluster.Gateways()[0])
+	second := newClient(t, gateway)
 	if first, next := pull(t, second), pull(t, second); first != "b" || next != "c" {
 		t.Errorf("%s and %s come again", first, next)
 	}
 }
 
 func TestANackGivesTheRecordOutAgainFirst(t *testing.T) {
-	checkLeaks(t)
-	cluster := fakecluster.New(t, 1)
-	client := newClient(t, cluster.Gateways()[0])
+	atEveryQueue(t, aNackGivesTheRecordOutAgainFirst)
+}
+
+func aNackGivesTheRecordOutAgainFirst(t *testing.T, gateway string, _ func()) {
+	client := newClient(t, gateway)
 	push(t, client, "a", "b")
 	ctx := testContext(t)
 	for attempt := range 3 {
@@ -121,9 +146,11 @@ func TestANackGivesTheRecordOutAgainFirst(t *testing.T) {
 }
 
 func TestASubscriberGetsEachRecordUntilItTakesIt(t *testing.T) {
-	checkLeaks(t)
-	cluster := fakecluster.New(t, 1)
-	client := newClient(t, cluster.Gateways()[0])
+	atEveryQueue(t, aSubscriberGetsEachRecordUntilItTakesIt)
+}
+
+func aSubscriberGetsEachRecordUntilItTakesIt(t *testing.T, gateway string, _ func()) {
+	client := newClient(t, gateway)
 	var got []string
 	enough := make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -158,7 +185,7 @@ func TestASubscriberGetsEachRecordUntilItTakesIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	// All is acknowledged: the next subscriber gets what is new.
-	next := newClient(t, cluster.Gateways()[0])
+	next := newClient(t, gateway)
 	push(t, next, "d")
 	if value := pull(t, next); value != "d" {
 		t.Errorf("%s comes again", value)
@@ -167,9 +194,11 @@ func TestASubscriberGetsEachRecordUntilItTakesIt(t *testing.T) {
 
 // A handler that does not return does not hold up a Close whose context is over.
 func TestCloseDoesNotWaitForEverForAHandler(t *testing.T) {
-	checkLeaks(t)
-	cluster := fakecluster.New(t, 1)
-	client := newClient(t, cluster.Gateways()[0])
+	atEveryQueue(t, closeDoesNotWaitForEverForAHandler)
+}
+
+func closeDoesNotWaitForEverForAHandler(t *testing.T, gateway string, _ func()) {
+	client := newClient(t, gateway)
 	push(t, client, "a")
 	called, release := make(chan struct{}), make(chan struct{})
 	done, err := client.Subscribe(context.Background(), func(context.Context, []byte, []byte) error {

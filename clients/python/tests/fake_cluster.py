@@ -163,7 +163,7 @@ class FakeCluster:
         chain = RangeChain(self.epoch, [ChainPlace(1, 0)])
         rings = [RingMap(1, 1, [chain, chain])] if request.with_rings else []
         nodes = [NodeAddress(1, "", [self.address])] if request.with_rings else []
-        peer.reply(frame, ResolveReply(7, nodes, rings, topics))
+        peer.reply(frame, ResolveReply(7, 1, nodes, rings, topics))
 
     def _create(self, peer: Peer, frame: Frame) -> None:
         request = CreateTopicRequest.decode(frame.head)

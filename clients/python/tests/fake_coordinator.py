@@ -14,7 +14,7 @@ from minikafka.protocol.messages.groups import (
     INTENT_LEAVE,
     INTENT_STAY,
     AssignedPartition,
-    CommitPartition,
+    CommittedOffset,
     CommittedPartition,
     GroupCommitReply,
     GroupCommitRequest,
@@ -124,7 +124,7 @@ class FakeCoordinator:
         elif frame.header.api == Api.GROUP_OFFSETS:
             request = GroupOffsetsRequest.decode(frame.head)
             commits = self.group(request.group).commits
-            peer.reply(frame, GroupOffsetsReply([CommitPartition(key, at, "") for key, at in sorted(commits.items())]))
+            peer.reply(frame, GroupOffsetsReply([CommittedOffset(key, at, "") for key, at in sorted(commits.items())]))
         elif frame.header.api == Api.GROUP_DESCRIBE:
             self._describe(peer, frame)
         else:
@@ -234,7 +234,7 @@ class FakeCoordinator:
         request = GroupCommitRequest.decode(frame.head)
         group = self.group(request.group)
         answers = []
-        for part in request.partitions:
+        for part in request.offsets:
             is_owner = group.owner.get(part.partition, 0) == request.member
             if is_owner:
                 group.commits[part.partition] = part.offset

@@ -1,22 +1,37 @@
-"""The queue, against the fake cluster: the rules of docs/CLIENTS.md section 5."""
+"""The queue: the rules of docs/CLIENTS.md section 5, at a cluster in memory and at a real broker."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import minikafka
-from minikafka import Delivered, InvalidOptionError, Queue, aio
+from minikafka import Client, Delivered, InvalidOptionError, Queue, aio
 
+from .broker import Broker, binary
 from .fake_cluster import FakeCluster
 from .waiting import PATIENCE, until, until_async
 
 
-def connect(cluster: FakeCluster) -> Queue:
-    return minikafka.connect(cluster.address)
+def connect(address: str) -> Queue:
+    return minikafka.connect(address)
+
+
+@pytest.fixture(params=["in memory", "of a broker"])
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where a queue is that has only one test's records."""
+    if request.param == "in memory":
+        cluster: FakeCluster = request.getfixturevalue("cluster")
+        yield cluster.address
+    elif binary() is None:
+        pytest.skip("no broker: build it (cargo build -p minikafka), or name it in MINIKAFKA_BINARY")
+    else:
+        with Broker() as broker:
+            yield broker.gateway
 
 
 def keys_of_one_partition(count: int) -> list[bytes]:
@@ -25,32 +40,33 @@ def keys_of_one_partition(count: int) -> list[bytes]:
     return [key for key in (b"%d" % number for number in range(10_000)) if crc32(key) % 8 == 3][:count]
 
 
-def test_what_is_pushed_is_pulled_in_the_order_of_its_key(cluster: FakeCluster) -> None:
-    with connect(cluster) as queue:
+def test_what_is_pushed_is_pulled_in_the_order_of_its_key(address: str) -> None:
+    with connect(address) as queue:
         first = queue.push(b"k", b"0")
         assert isinstance(first, Delivered) and first.offset == 0
         for number in range(1, 20):
             queue.push(b"k", b"%d" % number)
         assert [queue.pull(PATIENCE) for _ in range(20)] == [(b"k", b"%d" % number) for number in range(20)]
         assert queue.pull(timeout=0.01) is None
-    assert cluster.topics["queue"].partitions == 8
+    with Client(address) as client:
+        assert client.describe_topic("queue").partitions == 8
 
 
-def test_a_pull_acknowledges_the_one_before_and_close_the_last(cluster: FakeCluster) -> None:
-    with connect(cluster) as queue:
+def test_a_pull_acknowledges_the_one_before_and_close_the_last(address: str) -> None:
+    with connect(address) as queue:
         for number in range(4):
             queue.push(b"k", b"%d" % number)
         queue.pull(PATIENCE)
         queue.pull(PATIENCE)
-    with connect(cluster) as queue:
+    with connect(address) as queue:
         assert queue.pull(PATIENCE) == (b"k", b"2")
 
 
-def test_what_is_in_hand_when_a_consumer_dies_is_given_out_again(cluster: FakeCluster) -> None:
-    with connect(cluster) as queue:
+def test_what_is_in_hand_when_a_consumer_dies_is_given_out_again(address: str) -> None:
+    with connect(address) as queue:
         for number in range(3):
             queue.push(b"k", b"%d" % number)
-        dying = connect(cluster)
+        dying = connect(address)
         assert dying.pull(PATIENCE) == (b"k", b"0")
         assert dying.pull(PATIENCE) == (b"k", b"1")
         # It commits and goes, but the last one is not acknowledged.
@@ -59,8 +75,8 @@ def test_what_is_in_hand_when_a_consumer_dies_is_given_out_again(cluster: FakeCl
         assert queue.pull(PATIENCE) == (b"k", b"1")
 
 
-def test_ack_and_nack(cluster: FakeCluster) -> None:
-    with connect(cluster) as queue:
+def test_ack_and_nack(address: str) -> None:
+    with connect(address) as queue:
         for number in range(3):
             queue.push(b"k", b"%d" % number)
         first = queue.pull(PATIENCE, ack=False)
@@ -75,12 +91,12 @@ def test_ack_and_nack(cluster: FakeCluster) -> None:
         for each in again:
             assert each is not None
             each.ack()
-    with connect(cluster) as queue:
+    with connect(address) as queue:
         assert queue.pull(timeout=0.05) is None, "everything is acknowledged"
 
 
-def test_each_record_goes_to_one_consumer(cluster: FakeCluster) -> None:
-    with connect(cluster) as producer, connect(cluster) as one, connect(cluster) as other:
+def test_each_record_goes_to_one_consumer(address: str) -> None:
+    with connect(address) as producer, connect(address) as one, connect(address) as other:
         found: list[Any] = []
 
         def pull() -> bool:
@@ -98,7 +114,7 @@ def test_each_record_goes_to_one_consumer(cluster: FakeCluster) -> None:
         assert sorted(found) == sorted((b"%d" % number, b"%d" % number) for number in range(200))
 
 
-def test_a_subscription_calls_for_each_record_and_again_after_an_error(cluster: FakeCluster) -> None:
+def test_a_subscription_calls_for_each_record_and_again_after_an_error(address: str) -> None:
     key, *_ = keys_of_one_partition(1)
     calls: list[bytes | None] = []
     done = threading.Event()
@@ -110,7 +126,7 @@ def test_a_subscription_calls_for_each_record_and_again_after_an_error(cluster: 
         if value == b"3":
             done.set()
 
-    with connect(cluster) as queue:
+    with connect(address) as queue:
         for number in range(4):
             queue.push(key, b"%d" % number)
         queue.subscribe(callback)
@@ -120,19 +136,19 @@ def test_a_subscription_calls_for_each_record_and_again_after_an_error(cluster: 
         with pytest.raises(InvalidOptionError):
             queue.subscribe(callback)
     assert calls == [b"0", b"1", b"1", b"2", b"3"]
-    with connect(cluster) as queue:
+    with connect(address) as queue:
         assert queue.pull(timeout=0.05) is None
 
 
-def test_a_partition_that_moves_takes_along_what_was_not_acknowledged(cluster: FakeCluster) -> None:
-    with connect(cluster) as queue:
+def test_a_partition_that_moves_takes_along_what_was_not_acknowledged(address: str) -> None:
+    with connect(address) as queue:
         for number in range(40):
             queue.push(b"%d" % number, b"x")
         first = [queue.pull(PATIENCE, ack=False) for _ in range(40)]
         for each in first:
             assert each is not None
             each.nack()
-        with connect(cluster) as other:
+        with connect(address) as other:
             values = [other.pull(PATIENCE) for _ in range(3)]
             assert all(value is not None for value in values)
             assert queue._consumer is not None and other._consumer is not None
@@ -143,9 +159,9 @@ def test_a_partition_that_moves_takes_along_what_was_not_acknowledged(cluster: F
             assert set(again) <= mine, "what went to the other one is not given out here"
 
 
-def test_the_asyncio_queue(cluster: FakeCluster) -> None:
+def test_the_asyncio_queue(address: str) -> None:
     async def test() -> None:
-        async with aio.connect(cluster.address) as queue:
+        async with aio.connect(address) as queue:
             for number in range(5):
                 await queue.push(b"k", b"%d" % number)
             assert await queue.pull(PATIENCE) == (b"k", b"0")

@@ -1,5 +1,4 @@
-"""The examples of the README are run as they stand there: groups and the queue against the fake cluster, everything
-else against a real broker."""
+"""The examples of the README are run as they stand there, against a real broker."""
 
 from __future__ import annotations
 
@@ -12,7 +11,6 @@ import pytest
 from minikafka import Client
 
 from .broker import Broker
-from .fake_cluster import FakeCluster
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -23,18 +21,9 @@ class EnoughError(Exception):
     """Ends an example that would go on for ever."""
 
 
-def of_a_group(example: str) -> bool:
-    return "group=" in example or "connect(" in example
-
-
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.strip().splitlines()[-1][:40])
-def test_an_example(
-    example: str, request: pytest.FixtureRequest, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
-) -> None:
-    address = cluster.address
-    if not of_a_group(example):
-        broker: Broker = request.getfixturevalue("broker")
-        address = broker.gateway
+def test_an_example(example: str, broker: Broker, capsys: pytest.CaptureFixture[str]) -> None:
+    address = broker.gateway
     with Client(address) as client:
         names = [topic.name for topic in client.list_topics()]
         if "orders" in names and 'create_topic("orders"' in example:

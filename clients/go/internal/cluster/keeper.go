@@ -235,7 +235,7 @@ func request(names []string, create bool) *wire.ResolveRequest {
 
 // CheckName refuses what no topic can be called: 1 to 249 letters, digits, '.', '_' or '-', and neither "." nor "..".
 func CheckName(name string) error {
-	if !isName(name) || name == "." || name == ".." {
+	if !wire.IsName(name) {
 		return fault.Broker(errorcode.InvalidTopicName, "topic %q", name)
 	}
 	return nil
@@ -243,21 +243,8 @@ func CheckName(name string) error {
 
 // CheckGroup refuses what no group can be called.
 func CheckGroup(name string) error {
-	if !isName(name) {
-		return &fault.OptionError{Option: "group", Reason: fmt.Sprintf("%q is not 1 to 249 letters, digits, '.', '_' or '-'", name)}
+	if !wire.IsName(name) {
+		return &fault.OptionError{Option: "group", Reason: fmt.Sprintf("%q is not 1 to 249 letters, digits, '.', '_' or '-', or it is '.' or '..'", name)}
 	}
 	return nil
-}
-
-func isName(name string) bool {
-	if len(name) == 0 || len(name) > wire.TopicNameBytesMax {
-		return false
-	}
-	for _, b := range []byte(name) {
-		letter := b|0x20 >= 'a' && b|0x20 <= 'z'
-		if !letter && (b < '0' || b > '9') && b != '.' && b != '_' && b != '-' {
-			return false
-		}
-	}
-	return true
 }

@@ -5,8 +5,6 @@
 package cluster
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"reflect"
 
@@ -18,9 +16,11 @@ import (
 type Map struct {
 	version uint64
 	cluster wire.ClusterID
-	nodes   map[wire.NodeID]wire.NodeAddress
-	rings   map[wire.RingID]wire.RingMap
-	topics  map[string]*wire.TopicDescription
+	// internalRing is where groups lie.
+	internalRing wire.RingID
+	nodes        map[wire.NodeID]wire.NodeAddress
+	rings        map[wire.RingID]wire.RingMap
+	topics       map[string]*wire.TopicDescription
 }
 
 // Member is one of those that hold a range: all of them serve reads, only the head takes writes.
@@ -76,40 +76,23 @@ func (m *Map) RangeOf(topic *wire.TopicDescription, partition uint32) (wire.Rang
 	return wire.RangeKey{Ring: topic.Ring, Range: wire.RangeOfToken(token, len(ring.Chains))}, true
 }
 
-// internalReplicationMax is the largest internal replication that a cluster is created with: min(3, nodes).
-const internalReplicationMax = 3
-
-// RangeOfGroup is the range whose head coordinates a group (docs/GROUPS.md section 1): on the ring with the cluster's
-// internal replication. The map does not name that one; it is min(3, nodes) since the cluster was created, and so the largest
-// one up to 3 that there is. False when no ring is known.
+// RangeOfGroup is the range whose head coordinates a group (docs/GROUPS.md section 1). False when its ring is not known.
 func (m *Map) RangeOfGroup(group string) (wire.RangeKey, bool) {
-	ring, ok := m.internalRing()
+	ring, ok := m.rings[m.internalRing]
 	if !ok {
 		return wire.RangeKey{}, false
 	}
-	digest := sha256.Sum256([]byte(group))
-	token := binary.LittleEndian.Uint64(digest[:])
-	return wire.RangeKey{Ring: ring.Ring, Range: wire.RangeOfToken(token, len(ring.Chains))}, true
+	return wire.RangeKey{Ring: ring.Ring, Range: wire.RangeOfToken(wire.GroupToken(group), len(ring.Chains))}, true
 }
 
 // GroupRanges are all ranges that may coordinate groups.
 func (m *Map) GroupRanges() []wire.RangeKey {
-	ring, _ := m.internalRing()
+	ring := m.rings[m.internalRing]
 	ranges := make([]wire.RangeKey, len(ring.Chains))
 	for i := range ranges {
 		ranges[i] = wire.RangeKey{Ring: ring.Ring, Range: wire.RangeID(i)}
 	}
 	return ranges
-}
-
-func (m *Map) internalRing() (wire.RingMap, bool) {
-	var best wire.RingMap
-	for _, ring := range m.rings {
-		if ring.Replication <= internalReplicationMax && ring.Replication > best.Replication {
-			best = ring
-		}
-	}
-	return best, best.Replication > 0
 }
 
 func (m *Map) chain(key wire.RangeKey) *wire.RangeChain {
@@ -165,7 +148,7 @@ func (m *Map) Succeed(reply *wire.ResolveReply) (*Map, error) {
 		return nil, err
 	}
 	next := &Map{
-		version: m.version + 1, cluster: reply.Cluster, nodes: make(map[wire.NodeID]wire.NodeAddress, len(reply.Nodes)),
+		version: m.version + 1, cluster: reply.Cluster, internalRing: reply.InternalRing, nodes: make(map[wire.NodeID]wire.NodeAddress, len(reply.Nodes)),
 		rings: make(map[wire.RingID]wire.RingMap, len(reply.Rings)), topics: m.copyTopics(),
 	}
 	for i := range reply.Topics {

@@ -17,7 +17,7 @@ func reply(epoch wire.Epoch, head wire.NodeID) *wire.ResolveReply {
 		return wire.NodeAddress{Node: wire.NodeID(id), Shards: []string{fmt.Sprintf("n%d:0", id), fmt.Sprintf("n%d:1", id)}}
 	}
 	return &wire.ResolveReply{
-		Cluster: 9, Nodes: []wire.NodeAddress{node(1), node(2)},
+		Cluster: 9, InternalRing: 3, Nodes: []wire.NodeAddress{node(1), node(2)},
 		Rings: []wire.RingMap{{Ring: 3, Replication: 3, Chains: chains}},
 		Topics: []wire.TopicDescription{{
 			Name: "orders", Topic: 1 << 62, Partitions: 4, Ring: 3, State: wire.TopicReady,
@@ -94,7 +94,7 @@ func TestRepliesThatWouldBreakTheArithmeticAreRefused(t *testing.T) {
 func TestAGroupLiesOnTheInternalRing(t *testing.T) {
 	answer := reply(5, 1)
 	five := answer.Rings[0]
-	five.Ring, five.Replication = 5, 5
+	five.Ring, five.Replication = 2, 3
 	one := answer.Rings[0]
 	one.Ring, one.Replication = 1, 1
 	answer.Rings = append(answer.Rings, five, one)
@@ -106,6 +106,10 @@ func TestAGroupLiesOnTheInternalRing(t *testing.T) {
 	}
 	if len(m.GroupRanges()) != 4 {
 		t.Errorf("%d ranges", len(m.GroupRanges()))
+	}
+	answer.InternalRing = 7
+	if _, ok := succeed(t, m, answer).RangeOfGroup("queue"); ok {
+		t.Error("a ring that is not there coordinates")
 	}
 	if _, ok := (&Map{}).RangeOfGroup("queue"); ok {
 		t.Error("without a ring there is no coordinator")

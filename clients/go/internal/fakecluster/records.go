@@ -120,7 +120,7 @@ func (c *Cluster) resolve(r *Request) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	reply := &wire.ResolveReply{Cluster: 7}
+	reply := &wire.ResolveReply{Cluster: 7, InternalRing: ring}
 	for number, server := range c.servers {
 		reply.Nodes = append(reply.Nodes, wire.NodeAddress{Node: wire.NodeID(number + 1), Shards: []string{server.Address()}})
 	}

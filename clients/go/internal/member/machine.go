@@ -18,6 +18,12 @@
 //	          assigned            missing in an answer             Released
 //	(nothing) ────────▶ owned ───────────────────────▶ revoking ───────────▶ (nothing, reported with the next heartbeat)
 //
+// One that was given to others meanwhile is missing, too: its commit is refused, and it is lost. One that is owned and assigned
+// again with a place to go on from was somebody else's meanwhile: it is lost, and read anew.
+//
+// Every request has a higher sequence than all before it, commits and attempts included: one that is overtaken on its way changes
+// nothing there.
+//
 // Heartbeats wait at the coordinator, one at a time. While a revocation is under way they are held back for a moment, so that
 // its end can be reported at once, and wait only shortly then.
 package member
@@ -66,6 +72,7 @@ type Machine struct {
 	newID      func() wire.MemberID
 	state      state
 	id         wire.MemberID
+	sequence   uint64
 	generation uint64
 	subscribed []wire.SubscribedTopic
 	// subscription counts changes of what is subscribed to.
@@ -80,12 +87,18 @@ type Machine struct {
 	// toldCoordinator is the one that has answered a heartbeat with everything in it; isTold: nothing has changed since.
 	toldCoordinator string
 	isTold          bool
-	// wasUnknown: the coordinator did not know this member, which then introduces itself with what it owns.
-	wasUnknown bool
 }
 
 type ownership struct {
 	isRevoking bool
+	// turn is the generation that assigned it: it tells this turn from earlier and later ones.
+	turn uint64
+}
+
+// Committer says who commits, and by which ownership: a commit that is sent late must not pass for one of a later turn.
+type Committer struct {
+	ID         wire.MemberID
+	Generation uint64
 }
 
 // Heartbeat is one to be sent. The sender fills in range and epoch.
@@ -94,8 +107,6 @@ type Heartbeat struct {
 	coordinator string
 	// isWhole: nothing was left out.
 	isWhole bool
-	// introduces: it follows an unknown_member, and tells what the member owns.
-	introduces bool
 	// owned is what the coordinator knows with it to be owned, and subscription what it knows to be subscribed to.
 	owned        map[wire.PartitionKey]bool
 	subscription int
@@ -106,6 +117,8 @@ type Heartbeat struct {
 type Action struct {
 	// Assigned partitions are to be read from now on, from Committed, where there is a commit.
 	Assigned []wire.AssignedPartition
+	// Turn goes with Assigned; Turn of the machine tells whether it is still the one.
+	Turn uint64
 	// Revoked partitions are to be given up: stop reading, commit what was handled, then call Released.
 	Revoked []wire.PartitionKey
 	// Lost partitions are gone already: stop reading, commit nothing.
@@ -133,8 +146,22 @@ func (m *Machine) Generation() uint64 { return m.generation }
 // IsOver tells whether the member has left or failed.
 func (m *Machine) IsOver() bool { return m.state == over }
 
-// Owns tells whether a partition belongs to the member, also while it is being revoked.
-func (m *Machine) Owns(partition wire.PartitionKey) bool { return m.owned[partition] != nil }
+// NextSequence is the sequence of the next request, of whatever kind.
+func (m *Machine) NextSequence() uint64 {
+	m.sequence++
+	return m.sequence
+}
+
+// Committer is who commits what is handled by now.
+func (m *Machine) Committer() Committer { return Committer{m.id, m.generation} }
+
+// Turn is which turn of a partition is the member's now, also while it is being revoked; false: none is.
+func (m *Machine) Turn(partition wire.PartitionKey) (uint64, bool) {
+	if owned := m.owned[partition]; owned != nil {
+		return owned.turn, true
+	}
+	return 0, false
+}
 
 // Owned are the partitions of the member, in order.
 func (m *Machine) Owned() []wire.PartitionKey {
@@ -167,8 +194,28 @@ func (m *Machine) Released(partitions []wire.PartitionKey) {
 	}
 }
 
-// Leave makes the member leave. It owns nothing any more; a static one keeps its partitions for its session time-out at the
-// coordinator, unless it leaves for good.
+// Refused says that a commit for these partitions was refused as not_assigned: they belong to others, unless they have become the
+// member's own since it was made.
+func (m *Machine) Refused(by Committer, partitions []wire.PartitionKey) []Action {
+	if by.ID != m.id || m.state == over {
+		return nil
+	}
+	var lost []wire.PartitionKey
+	for _, partition := range partitions {
+		if owned := m.owned[partition]; owned != nil && owned.turn <= by.Generation {
+			delete(m.owned, partition)
+			lost = append(lost, partition)
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	m.isTold = false
+	return []Action{{Lost: lost}}
+}
+
+// Leave makes the member leave. A static one keeps its partitions at the coordinator, for its session time-out, unless it leaves
+// for good; so it goes on to report them: what is not reported is released.
 func (m *Machine) Leave(forGood bool) {
 	if m.state == over {
 		return
@@ -177,7 +224,6 @@ func (m *Machine) Leave(forGood bool) {
 	if forGood {
 		m.intent = wire.IntentLeaveForGood
 	}
-	m.owned = map[wire.PartitionKey]*ownership{}
 	m.isTold = false
 	// It does not wait for the answer to the heartbeat before: that one may take seconds.
 	m.inFlight = nil
@@ -199,7 +245,7 @@ func (m *Machine) Next(now time.Time, coordinator string) (*Heartbeat, bool) {
 	}
 	h := &Heartbeat{
 		Message: wire.HeartbeatRequest{
-			Group: m.settings.Group, Member: m.id, Generation: m.generation, Instance: m.settings.Instance,
+			Group: m.settings.Group, Member: m.id, Sequence: m.NextSequence(), Generation: m.generation, Instance: m.settings.Instance,
 			ClientName: m.settings.ClientName, SessionTimeoutMs: uint32(m.settings.SessionTimeout.Milliseconds()),
 			WaitMsMax: uint32(wait.Milliseconds()), Intent: m.intent,
 		},
@@ -212,7 +258,6 @@ func (m *Machine) Next(now time.Time, coordinator string) (*Heartbeat, bool) {
 	if h.isWhole {
 		h.Message.Subscribed = append([]wire.SubscribedTopic{}, m.subscribed...)
 		h.Message.Owned = m.Owned()
-		h.introduces = m.wasUnknown && len(h.Message.Owned) > 0
 	}
 	m.inFlight = h
 	return h, true
@@ -238,10 +283,14 @@ func (m *Machine) Answered(now time.Time, h *Heartbeat, reply *wire.HeartbeatRep
 	if err != nil {
 		return m.failed(now, h, err)
 	}
+	if reply.Generation < m.generation {
+		// Of the past, or of a coordinator that is: it is asked again.
+		m.retry(now, fault.Broker(errorcode.Stale, "group %s", m.settings.Group))
+		return nil
+	}
 	m.failures = 0
 	m.state = joined
-	m.wasUnknown = false
-	m.generation = max(m.generation, reply.Generation)
+	m.generation = reply.Generation
 	if h.isWhole {
 		m.toldCoordinator = h.coordinator
 	}
@@ -275,19 +324,23 @@ func (m *Machine) isAsTold(h *Heartbeat) bool {
 // take compares what is assigned with what is owned.
 func (m *Machine) take(h *Heartbeat, reply *wire.HeartbeatReply) []Action {
 	var assigned []wire.AssignedPartition
-	var gone []wire.PartitionKey
+	var gone, anew []wire.PartitionKey
 	kept := map[wire.PartitionKey]bool{}
 	for _, given := range reply.Assigned {
 		if kept[given.Partition] {
 			continue
 		}
 		kept[given.Partition] = true
-		// What was released while this heartbeat was on its way is still in its answer, and is no new assignment.
-		if m.owned[given.Partition] == nil && !h.owned[given.Partition] {
-			m.owned[given.Partition] = &ownership{}
-			assigned = append(assigned, given)
-			m.isTold = false
+		isOwned := m.owned[given.Partition] != nil
+		if isOwned && given.Committed != nil {
+			anew = append(anew, given.Partition)
+		} else if isOwned || h.owned[given.Partition] {
+			// What was released while this heartbeat was on its way is still in its answer, and is no new assignment.
+			continue
 		}
+		m.owned[given.Partition] = &ownership{turn: reply.Generation}
+		assigned = append(assigned, given)
+		m.isTold = false
 	}
 	for partition := range h.owned {
 		if owned := m.owned[partition]; owned != nil && !owned.isRevoking && !kept[partition] {
@@ -295,22 +348,19 @@ func (m *Machine) take(h *Heartbeat, reply *wire.HeartbeatReply) []Action {
 		}
 	}
 	sortPartitions(gone)
+	sortPartitions(anew)
 	var actions []Action
-	if len(gone) > 0 && h.introduces {
-		// The log says that they are not ours: they were given to others while we were not heard of.
-		for _, partition := range gone {
-			delete(m.owned, partition)
-		}
-		m.isTold = false
-		actions = append(actions, Action{Lost: gone})
-	} else if len(gone) > 0 {
+	if len(anew) > 0 {
+		actions = append(actions, Action{Lost: anew})
+	}
+	if len(gone) > 0 {
 		for _, partition := range gone {
 			m.owned[partition].isRevoking = true
 		}
 		actions = append(actions, Action{Revoked: gone})
 	}
 	if len(assigned) > 0 {
-		actions = append(actions, Action{Assigned: assigned})
+		actions = append(actions, Action{Assigned: assigned, Turn: reply.Generation})
 	}
 	return actions
 }
@@ -330,11 +380,10 @@ func (m *Machine) failed(now time.Time, h *Heartbeat, err error) []Action {
 }
 
 // unknown: the coordinator does not know this member. It may be a new one, that was left out what it did not need to be told:
-// then the member introduces itself with what it owns. Otherwise it was expelled.
+// then it is told everything. Otherwise the member was expelled, and joins anew, as somebody else.
 func (m *Machine) unknown(now time.Time, h *Heartbeat) []Action {
 	m.isTold, m.toldCoordinator = false, ""
 	if !h.isWhole {
-		m.wasUnknown = true
 		m.nextAt = now
 		return nil
 	}
@@ -346,7 +395,7 @@ func (m *Machine) unknown(now time.Time, h *Heartbeat) []Action {
 	} else {
 		m.failures, m.nextAt = 0, now
 	}
-	m.state, m.id, m.generation, m.wasUnknown = joining, m.newID(), 0, false
+	m.state, m.id, m.generation = joining, m.newID(), 0
 	return lost
 }
 

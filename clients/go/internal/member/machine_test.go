@@ -185,15 +185,52 @@ func TestACoordinatorThatHasForgottenIsToldEverything(t *testing.T) {
 	if len(h.Message.Owned) != 3 || h.Message.Member != id {
 		t.Errorf("it introduces itself with %+v", h.Message)
 	}
-	// The log says that one of them is not its own: it is lost, not revoked.
-	w.expect(w.answered(h, answer(2, 0, 1), nil), "lost 2;")
-	w.expect(w.answered(w.beat(), answer(3, 0), nil), "revoked 1;")
+	// One of them is missing: it is asked back, or others have it by now, which its commit will tell.
+	w.expect(w.answered(h, answer(2, 0, 1), nil), "revoked 2;")
+	w.expect(describe(w.machine.Refused(w.machine.Committer(), []wire.PartitionKey{partition(2)})), "lost 2;")
+}
+
+// The answer tells where to go on in a partition that this member says it owns: others went on there meanwhile.
+func TestWhatWasSomebodyElsesMeanwhileIsLostAndReadAnew(t *testing.T) {
+	w := newWorld(t, "")
+	w.join()
+	late := w.machine.Committer()
+	reply, offset := answer(5, 0, 1, 2), uint64(30)
+	reply.Assigned[1].Committed = &offset
+	w.expect(w.answered(w.beat(), reply, nil), "lost 1;assigned 1;")
+	if turn, owned := w.machine.Turn(partition(1)); !owned || turn != 5 {
+		t.Errorf("turn %d", turn)
+	}
+	// A commit of the first turn says nothing of the second one.
+	w.expect(describe(w.machine.Refused(late, []wire.PartitionKey{partition(0), partition(1)})), "lost 0;")
+}
+
+func TestAnAnswerOfAnOlderGenerationIsNotBelieved(t *testing.T) {
+	w := newWorld(t, "")
+	w.join()
+	w.expect(w.answered(w.beat(), answer(4, 0, 1, 2), nil), "")
+	w.expect(w.answered(w.beat(), answer(3), nil), "")
+	w.quiet()
+	if w.machine.Generation() != 4 || len(w.machine.Owned()) != 3 {
+		t.Errorf("generation %d, it owns %v", w.machine.Generation(), w.machine.Owned())
+	}
+}
+
+func TestEveryRequestHasAHigherSequence(t *testing.T) {
+	w := newWorld(t, "")
+	h := w.beat()
+	commit := w.machine.NextSequence()
+	w.answered(h, nil, &fault.ConnectionError{Lost: true})
+	w.wait()
+	if again := w.beat(); h.Message.Sequence >= commit || commit >= again.Message.Sequence {
+		t.Errorf("%d, %d, %d", h.Message.Sequence, commit, again.Message.Sequence)
+	}
 }
 
 func TestAnExpelledMemberLosesEverythingAndJoinsUnderANewID(t *testing.T) {
 	w := newWorld(t, "")
 	w.join()
-	id := w.machine.ID()
+	id, before := w.machine.ID(), w.machine.Committer()
 	w.expect(w.answered(w.beat(), nil, refused(errorcode.UnknownMember)), "")
 	w.expect(w.answered(w.beat(), nil, refused(errorcode.UnknownMember)), "lost 0 1 2;")
 	h := w.beat()
@@ -203,6 +240,10 @@ func TestAnExpelledMemberLosesEverythingAndJoinsUnderANewID(t *testing.T) {
 	// A coordinator that knows nobody is not asked all the time.
 	w.expect(w.answered(h, nil, refused(errorcode.UnknownMember)), "")
 	w.quiet()
+	w.wait()
+	w.expect(w.answered(w.beat(), answer(1, 0), nil), "assigned 0;")
+	// Who it was before says nothing of who it is.
+	w.expect(describe(w.machine.Refused(before, []wire.PartitionKey{partition(0)})), "")
 }
 
 func TestAFencedMemberStops(t *testing.T) {
@@ -225,7 +266,7 @@ func TestAMemberLeavesAtOnce(t *testing.T) {
 		w.machine.Leave(forGood)
 		h := w.beat() // although the one before waits at the coordinator
 		if h.Message.Intent != map[bool]wire.HeartbeatIntent{false: wire.IntentLeave, true: wire.IntentLeaveForGood}[forGood] ||
-			len(h.Message.Owned) != 0 || h.Message.Owned == nil || h.Message.WaitMsMax != 0 {
+			len(h.Message.Owned) != 3 || h.Message.WaitMsMax != 0 { // a static one keeps them there
 			t.Errorf("it leaves with %+v", h.Message)
 		}
 		w.expect(w.answered(waiting, answer(9, 0, 1, 2, 3), nil), "")
@@ -294,7 +335,11 @@ func TestWhateverIsAnswered(t *testing.T) {
 				reply, err := answer(uint64(random.Intn(9))), error(nil)
 				for number := range uint32(4) {
 					if random.Intn(2) == 0 {
-						reply.Assigned = append(reply.Assigned, wire.AssignedPartition{Partition: partition(number)})
+						given := wire.AssignedPartition{Partition: partition(number)}
+						if random.Intn(4) == 0 {
+							given.Committed = new(uint64)
+						}
+						reply.Assigned = append(reply.Assigned, given)
 					}
 				}
 				switch random.Intn(6) {

@@ -96,6 +96,38 @@ func (r *reader) text() string {
 	return string(taken)
 }
 
+// IsName tells whether topics, groups and instances can be called that: 1 to 249 letters, digits, '.', '_' or '-', and neither
+// "." nor "..".
+func IsName(name string) bool {
+	if len(name) == 0 || len(name) > NameBytesMax || name == "." || name == ".." {
+		return false
+	}
+	for _, b := range []byte(name) {
+		letter := b|0x20 >= 'a' && b|0x20 <= 'z'
+		if !letter && (b < '0' || b > '9') && b != '.' && b != '_' && b != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *reader) groupName() string {
+	name := r.text()
+	if !IsName(name) {
+		r.fail("field", "group name")
+	}
+	return name
+}
+
+// instanceName takes the name of a member's instance; empty: none.
+func (r *reader) instanceName() string {
+	name := r.text()
+	if name != "" && !IsName(name) {
+		r.fail("field", "instance name")
+	}
+	return name
+}
+
 // code takes an error; a number of a newer release is kept, and is not retriable.
 func (r *reader) code() errorcode.Code { return errorcode.Code(r.u16()) }
 

@@ -27,7 +27,7 @@ func (m *GroupRequest) AppendTo(out []byte) []byte {
 // DecodeGroupRequest is the inverse of GroupRequest.AppendTo.
 func DecodeGroupRequest(head []byte) (GroupRequest, error) {
 	r := reader{rest: head}
-	m := GroupRequest{r.rangeKey(), Epoch(r.u64()), r.text()}
+	m := GroupRequest{r.rangeKey(), Epoch(r.u64()), r.groupName()}
 	return m, r.finish()
 }
 
@@ -60,7 +60,7 @@ func putDescribedMember(out []byte, m DescribedMember) []byte {
 }
 
 func takeDescribedMember(r *reader) DescribedMember {
-	m := DescribedMember{Member: MemberID(r.u64()), Instance: r.text(), ClientName: r.text(), SilentMs: r.u64()}
+	m := DescribedMember{Member: MemberID(r.u64()), Instance: r.instanceName(), ClientName: r.text(), SilentMs: r.u64()}
 	m.Topics = takeList(r, 8, takeTopicID)
 	m.Owned = takeList(r, 12, (*reader).partitionKey)
 	m.Target = takeList(r, 12, (*reader).partitionKey)
@@ -107,8 +107,10 @@ type ListedGroup struct {
 
 // ListedRange has the groups of one range.
 type ListedRange struct {
-	Range  RangeKey
+	Range RangeKey
+	// Error Overloaded: the answer had no room for it, ask for it again.
 	Error  errorcode.Code
+	Epoch  Epoch
 	Groups []ListedGroup
 }
 
@@ -128,15 +130,15 @@ func putListedGroup(out []byte, g ListedGroup) []byte {
 }
 
 func takeListedGroup(r *reader) ListedGroup {
-	return ListedGroup{r.text(), takeGroupState(r), r.u32()}
+	return ListedGroup{r.groupName(), takeGroupState(r), r.u32()}
 }
 
 func putListedRange(out []byte, l ListedRange) []byte {
-	return putList(putU16(putRangeKey(out, l.Range), uint16(l.Error)), l.Groups, putListedGroup)
+	return putList(putU64(putU16(putRangeKey(out, l.Range), uint16(l.Error)), uint64(l.Epoch)), l.Groups, putListedGroup)
 }
 
 func takeListedRange(r *reader) ListedRange {
-	return ListedRange{r.rangeKey(), r.code(), takeList(r, 7, takeListedGroup)}
+	return ListedRange{r.rangeKey(), r.code(), Epoch(r.u64()), takeList(r, 7, takeListedGroup)}
 }
 
 // AppendTo appends the message's fields.
@@ -155,6 +157,6 @@ func (m *GroupListReply) AppendTo(out []byte) []byte { return putList(out, m.Ran
 // DecodeGroupListReply is the inverse of GroupListReply.AppendTo.
 func DecodeGroupListReply(head []byte) (GroupListReply, error) {
 	r := reader{rest: head}
-	m := GroupListReply{Ranges: takeList(&r, 12, takeListedRange)}
+	m := GroupListReply{Ranges: takeList(&r, 20, takeListedRange)}
 	return m, r.finish()
 }

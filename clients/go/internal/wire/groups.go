@@ -23,9 +23,11 @@ type HeartbeatRequest struct {
 	Range RangeKey
 	Epoch Epoch
 	Group string
-	// Member is the id that the member drew when it started.
+	// Member is the id that the member drew when it joined.
 	Member MemberID
-	// Generation is the last one told.
+	// Sequence grows with every request of this member, attempts included.
+	Sequence uint64
+	// Generation is the last one told; 0: it joins.
 	Generation uint64
 	// Instance makes the member static; empty: it is not.
 	Instance         string
@@ -39,8 +41,8 @@ type HeartbeatRequest struct {
 	Owned      []PartitionKey
 }
 
-// AssignedPartition belongs to the member. Committed is told for partitions that it did not own before; nil: there is no
-// commit, or it owned it.
+// AssignedPartition belongs to the member. Committed is where to go on; nil: the member reads it already, or nobody has committed
+// anything yet. Told of what the member reads, it was somebody else's meanwhile, and is read anew.
 type AssignedPartition struct {
 	Partition PartitionKey
 	Committed *uint64
@@ -77,7 +79,7 @@ func takeOptionalList[T any](r *reader, itemBytesMin int, take func(*reader) T) 
 // AppendTo appends the message's fields.
 func (m *HeartbeatRequest) AppendTo(out []byte) []byte {
 	out = putText(putU64(putRangeKey(out, m.Range), uint64(m.Epoch)), m.Group)
-	out = putU64(putU64(out, uint64(m.Member)), m.Generation)
+	out = putU64(putU64(putU64(out, uint64(m.Member)), m.Sequence), m.Generation)
 	out = putText(putText(out, m.Instance), m.ClientName)
 	out = append(putU32(putU32(out, m.SessionTimeoutMs), m.WaitMsMax), byte(m.Intent))
 	out = putOptionalList(out, m.Subscribed, putSubscribedTopic)
@@ -87,9 +89,9 @@ func (m *HeartbeatRequest) AppendTo(out []byte) []byte {
 // DecodeHeartbeatRequest is the inverse of HeartbeatRequest.AppendTo.
 func DecodeHeartbeatRequest(head []byte) (HeartbeatRequest, error) {
 	r := reader{rest: head}
-	m := HeartbeatRequest{Range: r.rangeKey(), Epoch: Epoch(r.u64()), Group: r.text()}
-	m.Member, m.Generation = MemberID(r.u64()), r.u64()
-	m.Instance, m.ClientName = r.text(), r.text()
+	m := HeartbeatRequest{Range: r.rangeKey(), Epoch: Epoch(r.u64()), Group: r.groupName()}
+	m.Member, m.Sequence, m.Generation = MemberID(r.u64()), r.u64(), r.u64()
+	m.Instance, m.ClientName = r.instanceName(), r.text()
 	m.SessionTimeoutMs, m.WaitMsMax, m.Intent = r.u32(), r.u32(), HeartbeatIntent(r.u8())
 	if m.Intent > IntentLeaveForGood {
 		r.fail("field", "intent")
@@ -126,13 +128,16 @@ type CommittedOffset struct {
 	Metadata  string
 }
 
-// CommitRequest commits offsets. Member 0 is a tool.
+// CommitRequest commits offsets. Member 0, with sequence and generation 0, is a tool.
 type CommitRequest struct {
-	Range   RangeKey
-	Epoch   Epoch
-	Group   string
-	Member  MemberID
-	Offsets []CommittedOffset
+	Range    RangeKey
+	Epoch    Epoch
+	Group    string
+	Member   MemberID
+	Sequence uint64
+	// Generation is the last one that the member was told when it collected the offsets.
+	Generation uint64
+	Offsets    []CommittedOffset
 }
 
 // PartitionResult says how a partition of a commit went.
@@ -151,19 +156,26 @@ func putCommittedOffset(out []byte, o CommittedOffset) []byte {
 }
 
 func takeCommittedOffset(r *reader) CommittedOffset {
-	return CommittedOffset{r.partitionKey(), r.u64(), r.text()}
+	o := CommittedOffset{r.partitionKey(), r.u64(), r.text()}
+	if len(o.Metadata) > CommitMetadataBytesMax {
+		r.fail("field", "commit metadata")
+	}
+	return o
 }
 
 // AppendTo appends the message's fields.
 func (m *CommitRequest) AppendTo(out []byte) []byte {
 	out = putText(putU64(putRangeKey(out, m.Range), uint64(m.Epoch)), m.Group)
-	return putList(putU64(out, uint64(m.Member)), m.Offsets, putCommittedOffset)
+	out = putU64(putU64(putU64(out, uint64(m.Member)), m.Sequence), m.Generation)
+	return putList(out, m.Offsets, putCommittedOffset)
 }
 
 // DecodeCommitRequest is the inverse of CommitRequest.AppendTo.
 func DecodeCommitRequest(head []byte) (CommitRequest, error) {
 	r := reader{rest: head}
-	m := CommitRequest{r.rangeKey(), Epoch(r.u64()), r.text(), MemberID(r.u64()), takeList(&r, 22, takeCommittedOffset)}
+	m := CommitRequest{Range: r.rangeKey(), Epoch: Epoch(r.u64()), Group: r.groupName()}
+	m.Member, m.Sequence, m.Generation = MemberID(r.u64()), r.u64(), r.u64()
+	m.Offsets = takeList(&r, 22, takeCommittedOffset)
 	return m, r.finish()
 }
 
@@ -209,7 +221,7 @@ func (m *GroupOffsetsRequest) AppendTo(out []byte) []byte {
 // DecodeGroupOffsetsRequest is the inverse of GroupOffsetsRequest.AppendTo.
 func DecodeGroupOffsetsRequest(head []byte) (GroupOffsetsRequest, error) {
 	r := reader{rest: head}
-	m := GroupOffsetsRequest{r.rangeKey(), Epoch(r.u64()), r.text(), takeOptionalList(&r, 12, (*reader).partitionKey)}
+	m := GroupOffsetsRequest{r.rangeKey(), Epoch(r.u64()), r.groupName(), takeOptionalList(&r, 12, (*reader).partitionKey)}
 	return m, r.finish()
 }
 

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"math/bits"
 )
@@ -52,6 +54,12 @@ const tokenStep = 0x9E37_79B9_7F4A_7C15
 // Token is where a partition lies on the ring.
 func (key PartitionKey) Token() uint64 {
 	return uint64(key.Topic) + uint64(key.Partition)*tokenStep
+}
+
+// GroupToken is where a group lies on the cluster's internal ring.
+func GroupToken(group string) uint64 {
+	digest := sha256.Sum256([]byte(group))
+	return binary.LittleEndian.Uint64(digest[:])
 }
 
 // RangeOfToken is the range that a token falls into: its top bits. The number of ranges is a power of two.

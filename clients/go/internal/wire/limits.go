@@ -22,8 +22,8 @@ const (
 	ProducerInFlightMax = 8
 	// TextBytesMax bounds any text.
 	TextBytesMax = 1024
-	// TopicNameBytesMax bounds the name of a topic, and of a group.
-	TopicNameBytesMax = 249
+	// NameBytesMax bounds the name of a topic, of a group, and of a member's instance.
+	NameBytesMax = 249
 	// TopicPartitionsMax bounds the partitions of a topic.
 	TopicPartitionsMax = 10_000
 	// RangesMax bounds the ranges of a ring.

@@ -104,9 +104,11 @@ type TopicDescription struct {
 // ResolveReply is the map.
 type ResolveReply struct {
 	Cluster ClusterID
-	Nodes   []NodeAddress
-	Rings   []RingMap
-	Topics  []TopicDescription
+	// InternalRing is the one on which the cluster keeps its own state: groups lie there.
+	InternalRing RingID
+	Nodes        []NodeAddress
+	Rings        []RingMap
+	Topics       []TopicDescription
 }
 
 func putNodeAddress(out []byte, n NodeAddress) []byte {
@@ -185,14 +187,14 @@ func takeTopicDescription(r *reader) TopicDescription {
 
 // AppendTo appends the message's fields.
 func (m *ResolveReply) AppendTo(out []byte) []byte {
-	out = putList(putU64(out, uint64(m.Cluster)), m.Nodes, putNodeAddress)
+	out = putList(putU16(putU64(out, uint64(m.Cluster)), uint16(m.InternalRing)), m.Nodes, putNodeAddress)
 	return putList(putList(out, m.Rings, putRingMap), m.Topics, putTopicDescription)
 }
 
 // DecodeResolveReply is the inverse of ResolveReply.AppendTo.
 func DecodeResolveReply(head []byte) (ResolveReply, error) {
 	r := reader{rest: head}
-	m := ResolveReply{Cluster: ClusterID(r.u64())}
+	m := ResolveReply{Cluster: ClusterID(r.u64()), InternalRing: RingID(r.u16())}
 	m.Nodes = takeList(&r, 10, takeNodeAddress)
 	m.Rings = takeList(&r, 8, takeRingMap)
 	m.Topics = takeList(&r, 51, takeTopicDescription)

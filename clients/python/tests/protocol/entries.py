@@ -45,6 +45,7 @@ def cluster_map(*chains: list[int], epoch: int = 4) -> ClusterMap:
     nodes = sorted({node for chain in chains for node in chain})
     reply = ResolveReply(
         1,
+        1,
         [NodeAddress(node, f"rack-{node}", [f"shard-{node}:1"]) for node in nodes],
         [RingMap(1, len(chains[0]), [RangeChain(epoch, [ChainPlace(node, 0) for node in chain]) for chain in chains])],
         [topic()],

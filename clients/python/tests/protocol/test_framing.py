@@ -88,14 +88,16 @@ fetched = st.builds(
     resume=st.none() | u64,
     entries_bytes=u32,
 )
+names = st.text("abcXYZ019._-", min_size=1, max_size=249).filter(lambda name: name not in (".", ".."))
 heartbeats = st.builds(
     GroupHeartbeatRequest,
     range=range_keys,
     epoch=u64,
-    group=text,
+    group=names,
     member=u64,
+    sequence=u64,
     generation=u64,
-    instance=text,
+    instance=st.just("") | names,
     client_name=text,
     session_timeout_ms=u32,
     wait_ms_max=u32,
@@ -110,6 +112,7 @@ messages = st.one_of(
     st.builds(
         ResolveReply,
         u64,
+        st.integers(0, 0xFFFF),
         st.lists(st.builds(NodeAddress, u32, text, st.lists(text, max_size=2))),
         st.just([]),
         st.just([]),
@@ -141,7 +144,7 @@ def test_noise_is_a_message_or_refused_by_name(noise: bytes, kind: type[FetchRep
 
 def test_a_text_that_is_too_long_is_cut_at_a_character() -> None:
     name = "é" * 600
-    (node,) = ResolveReply.decode(ResolveReply(0, [NodeAddress(1, name, [])], [], []).encode()).nodes
+    (node,) = ResolveReply.decode(ResolveReply(0, 1, [NodeAddress(1, name, [])], [], []).encode()).nodes
     assert node.rack == "é" * 512
 
 

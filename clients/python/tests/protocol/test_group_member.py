@@ -33,7 +33,7 @@ A, B, C = (PartitionKey(7, number) for number in range(3))
 
 class World:
     def __init__(self) -> None:
-        self.member = GroupMember(MemberSettings("billing", 99, "", "test", 10_000, seed=1))
+        self.member = GroupMember(MemberSettings("billing", "", "test", 10_000, seed=1))
         self.member.subscribe({7: 3})
         self.now = 100.0
 
@@ -69,9 +69,13 @@ def test_a_member_joins_owning_nothing_and_is_given_partitions_with_their_places
     world = World()
     heartbeat = world.member.heartbeat()
     assert (heartbeat.owned, heartbeat.generation, heartbeat.wait_ms_max) == (frozenset(), 0, 3000)
-    request = heartbeat.request(world.member.settings, RangeKey(1, 2), 4, says_all=True)
-    assert (request.member, request.session_timeout_ms, len(request.subscribed or ())) == (99, 10_000, 1)
-    assert world.answer(A, B, committed=17) == [Assigned({A: 17, B: 17})]
+    request = world.member.request(heartbeat, RangeKey(1, 2), 4, says_all=True)
+    assert (request.member, request.session_timeout_ms, len(request.subscribed or ())) == (
+        world.member.member,
+        10_000,
+        1,
+    )
+    assert world.answer(A, B, committed=17) == [Assigned({A: 17, B: 17}, 1)]
     assert world.member.state is MemberState.MEMBER
     assert world.member.owned == {A, B}
 
@@ -87,7 +91,7 @@ def test_what_was_told_is_left_out_until_something_changes() -> None:
     assert not world.says_all()
     assert world.says_all(ELSEWHERE), "another coordinator was not told"
     heartbeat = world.member.heartbeat()
-    request = heartbeat.request(world.member.settings, RangeKey(1, 2), 4, says_all=False)
+    request = world.member.request(heartbeat, RangeKey(1, 2), 4, says_all=False)
     assert (request.subscribed, request.owned) == (None, None)
 
 
@@ -110,7 +114,7 @@ def test_a_partition_that_comes_back_while_it_is_released_is_given_anew_with_its
     said_that_it_owns = world.member.heartbeat()
     world.member.released([B])
     assert world.answer(A, B, heartbeat=said_that_it_owns) == [], "that answer does not know where to go on"
-    assert world.answer(A, B, committed=40) == [Assigned({B: 40})]
+    assert world.answer(A, B, committed=40) == [Assigned({B: 40}, 4)]
 
 
 def test_a_coordinator_that_took_over_is_told_everything_and_moves_nothing() -> None:
@@ -121,20 +125,55 @@ def test_a_coordinator_that_took_over_is_told_everything_and_moves_nothing() -> 
     assert world.answer(A, B, at=ELSEWHERE) == []
 
 
-def test_what_others_got_meanwhile_is_lost_and_not_committed() -> None:
+def test_what_others_got_meanwhile_is_lost_once_its_commit_is_refused() -> None:
     world = joined(A, B)
-    world.fail(broker_error(ErrorCode.UNKNOWN_MEMBER, "x"), said_all=False)
-    assert world.answer(A, at=ELSEWHERE) == [Lost([B])]
+    assert world.answer(A) == [Revoked([B])]
+    world.member.refused(world.member.committer(), [B])
+    assert world.member.take_events() == [Lost([B])]
     assert world.member.owned == {A}
 
 
-def test_an_expelled_member_loses_everything_and_joins_anew() -> None:
+def test_what_was_somebody_elses_meanwhile_is_lost_and_read_anew() -> None:
+    """The answer tells where to go on in a partition that this member says it reads: others went on there."""
     world = joined(A, B)
+    late = world.member.committer()
+    heartbeat = world.member.heartbeat()
+    reply = GroupHeartbeatReply(5, [AssignedPartition(A, 30), AssignedPartition(B, None)])
+    world.member.answered(world.now, HERE, heartbeat, reply)
+    assert world.member.take_events() == [Lost([A]), Assigned({A: 30}, 5)]
+    assert (world.member.turn_of(A), world.member.turn_of(B)) == (5, 1)
+    world.member.refused(late, [A, B])
+    assert world.member.take_events() == [Lost([B])], "a commit of the first turn says nothing of the second one"
+
+
+def test_an_answer_of_an_older_generation_is_not_believed() -> None:
+    world = joined(A)
+    world.answer(A)
+    world.member.answered(world.now, HERE, world.member.heartbeat(), GroupHeartbeatReply(1, []))
+    assert (world.member.take_events(), world.member.owned, world.member.generation) == ([], frozenset({A}), 2)
+    assert world.member.next_at() > world.now
+
+
+def test_every_request_has_a_higher_sequence() -> None:
+    world = joined(A)
+    heartbeat = world.member.heartbeat()
+    first = world.member.request(heartbeat, RangeKey(1, 2), 4, says_all=True)
+    commit = world.member.next_sequence()
+    again = world.member.request(heartbeat, RangeKey(1, 2), 4, says_all=True)
+    assert first.sequence < commit < again.sequence
+
+
+def test_an_expelled_member_loses_everything_and_joins_anew_as_somebody_else() -> None:
+    world = joined(A, B)
+    before = world.member.committer()
     assert world.fail(broker_error(ErrorCode.UNKNOWN_MEMBER, "x")) == [Lost([A, B])]
     assert (world.member.state, world.member.owned) == (MemberState.JOINING, frozenset())
     assert world.member.next_at() <= world.now
     assert world.says_all()
-    assert world.answer(C, committed=3) == [Assigned({C: 3})]
+    assert (world.member.member != before.member, world.member.heartbeat().generation) == (True, 0)
+    assert world.answer(C, committed=3) == [Assigned({C: 3}, 1)]
+    world.member.refused(before, [C])
+    assert world.member.take_events() == [], "who it was before says nothing of who it is"
 
 
 def test_a_coordinator_that_never_lets_it_join_does_not_make_it_spin() -> None:
@@ -161,12 +200,15 @@ def test_a_lost_coordinator_is_looked_for_while_everything_is_kept() -> None:
     assert world.answer(A) == []
 
 
-def test_a_leaving_member_says_so_at_once_owning_nothing() -> None:
+def test_a_leaving_member_says_so_at_once_and_releases_nothing_by_it() -> None:
     world = joined(A)
     waiting = world.member.heartbeat()
     world.member.leave(for_good=False)
     heartbeat = world.member.heartbeat()
-    assert (heartbeat.intent, heartbeat.owned, heartbeat.wait_ms_max) == (1, frozenset(), 0)
+    assert (heartbeat.intent, heartbeat.owned, heartbeat.wait_ms_max) == (1, frozenset({A}), 0), (
+        "a static one keeps them there"
+    )
+    assert world.says_all()
     assert world.answer(A, heartbeat=waiting) == [], "an answer of before says nothing any more"
     assert not world.member.is_over
     world.answer()
@@ -189,10 +231,10 @@ def test_who_is_not_known_need_not_say_good_bye(code: ErrorCode) -> None:
 
 def test_a_refused_commit_means_that_the_partition_is_lost() -> None:
     world = joined(A, B)
-    world.member.refused([A])
+    world.member.refused(world.member.committer(), [A])
     assert world.member.take_events() == [Lost([A])]
     world.answer(B)
-    world.member.refused([])
+    world.member.refused(world.member.committer(), [])
     assert world.member.take_events() == []
 
 

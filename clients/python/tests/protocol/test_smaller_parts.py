@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from dataclasses import replace
 
 import pytest
@@ -28,6 +29,7 @@ from minikafka.protocol.options import ClientOptions, ConsumerOptions, GroupOpti
 from minikafka.protocol.partitioner import range_of_token, token_of_group, token_of_partition
 from minikafka.protocol.redelivery import pause_after
 
+from ..conftest import REPOSITORY
 from .entries import cluster_map, topic
 
 
@@ -118,7 +120,7 @@ def test_a_map_that_contradicts_itself_is_refused(broken: dict[str, int]) -> Non
 
 def reply_of(*, epoch: int, chains: int = 2) -> ResolveReply:
     chain = RangeChain(epoch, [ChainPlace(0, 0)])
-    return ResolveReply(1, [NodeAddress(0, "", ["shard-0:1"])], [RingMap(1, 1, [chain] * chains)], [])
+    return ResolveReply(1, 1, [NodeAddress(0, "", ["shard-0:1"])], [RingMap(1, 1, [chain] * chains)], [])
 
 
 def test_an_error_says_what_happened_to_what_and_what_to_do() -> None:
@@ -134,8 +136,12 @@ def test_an_error_says_what_happened_to_what_and_what_to_do() -> None:
         assert (type(copied), str(copied)) == (type(error), str(error))
 
 
-def test_every_code_has_advice() -> None:
-    assert set(ADVICE) == set(ErrorCode)
+def test_the_table_of_errors_is_the_one_of_the_documents() -> None:
+    text = (REPOSITORY / "docs" / "PROTOCOL.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| `([a-z_]+)` \| (yes|no) \| (.+) \|$", text, re.MULTILINE)
+    assert {(int(code), code.name.lower(), "yes" if code.retriable else "no", ADVICE[code]) for code in ErrorCode} == {
+        (int(number), name, retriable, advice) for number, name, retriable, advice in rows
+    }
 
 
 @pytest.mark.parametrize(

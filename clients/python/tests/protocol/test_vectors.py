@@ -15,8 +15,8 @@ from minikafka.protocol.entry import EntryError, EntryHeader
 from minikafka.protocol.error_code import ErrorCode
 from minikafka.protocol.fields import DecodeError, Message
 from minikafka.protocol.frames import REPLY_LIMITS, REQUEST_LIMITS, FrameError, FrameReader, encode_frame
-from minikafka.protocol.messages import data, hello, topics
-from minikafka.protocol.partitioner import partition_of_key
+from minikafka.protocol.messages import data, groups, hello, topics
+from minikafka.protocol.partitioner import partition_of_key, range_of_token, token_of_group
 
 Vectors = Callable[[str], Any]
 JsonRecord = dict[str, Any]
@@ -40,6 +40,20 @@ MESSAGES: dict[str, type[Message]] = {
     "delete_topic": topics.DeleteTopicRequest,
     "alter_topic": topics.AlterTopicRequest,
     "error_reply": hello.ErrorReply,
+    "group_heartbeat": groups.GroupHeartbeatRequest,
+    "group_heartbeat_leave": groups.GroupHeartbeatRequest,
+    "group_heartbeat_reply": groups.GroupHeartbeatReply,
+    "group_heartbeat_fenced": hello.ErrorReply,
+    "group_commit": groups.GroupCommitRequest,
+    "group_commit_reply": groups.GroupCommitReply,
+    "group_offsets": groups.GroupOffsetsRequest,
+    "group_offsets_all": groups.GroupOffsetsRequest,
+    "group_offsets_reply": groups.GroupOffsetsReply,
+    "group_describe": groups.GroupDescribeRequest,
+    "group_describe_reply": groups.GroupDescribeReply,
+    "group_list": groups.GroupListRequest,
+    "group_list_reply": groups.GroupListReply,
+    "group_delete": groups.GroupDeleteRequest,
 }
 
 
@@ -54,6 +68,14 @@ def test_partitioner(vectors: Vectors) -> None:
     for case in vectors("partitioner")["keys"]:
         for count in case["partitions"]:
             assert partition_of_key(bytes.fromhex(case["key"]), count["of"]) == count["is"]
+
+
+def test_groups_lie_where_all_languages_say(vectors: Vectors) -> None:
+    for case in vectors("groups")["placements"]:
+        token = token_of_group(case["group"])
+        assert token == case["token"], case["group"]
+        for count in case["ranges"]:
+            assert range_of_token(token, count["of"]) == count["is"], case["group"]
 
 
 def test_entry_headers_read_and_written(vectors: Vectors) -> None:
@@ -123,7 +145,7 @@ def test_malformed_frames_are_refused_by_name(vectors: Vectors) -> None:
 
 def test_malformed_messages_are_refused_by_name(vectors: Vectors) -> None:
     cases = [case for case in vectors("frames")["malformed_heads"] if case["message"] in MESSAGES]
-    assert len(cases) >= 10
+    assert len(cases) >= 15
     for case in cases:
         with pytest.raises(DecodeError) as refusal:
             MESSAGES[case["message"]].decode(bytes.fromhex(case["head"]))

@@ -6,17 +6,18 @@ import asyncio
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Callable, NamedTuple, TypeVar
+from typing import Callable, Final, NamedTuple, TypeVar
 
 from ..protocol import backoff
 from ..protocol.error_code import ErrorCode
 from ..protocol.errors import BrokerError, MiniKafkaError, broker_error
 from ..protocol.fields import Message
+from ..protocol.group_member import Committer
 from ..protocol.messages import Api
 from ..protocol.messages.data import PartitionKey, RangeKey
 from ..protocol.messages.groups import (
     GROUP_STATE_NAMES,
-    CommitPartition,
+    CommittedOffset,
     GroupCommitReply,
     GroupCommitRequest,
     GroupDeleteRequest,
@@ -27,6 +28,7 @@ from ..protocol.messages.groups import (
     GroupListRequest,
     GroupOffsetsReply,
     GroupOffsetsRequest,
+    ListedRange,
 )
 from ..protocol.messages.hello import Empty
 from ..protocol.names import check_group_name
@@ -118,14 +120,27 @@ async def ask(
         await asyncio.sleep(wait)
 
 
+#: Who commits without being a member, for partitions that nobody owns.
+TOOL: Final = Committer(member=0, generation=0)
+
+
 async def commit(
-    cluster: Cluster, group: str, member: int, offsets: dict[PartitionKey, int], *, deadline: float | None = None
+    cluster: Cluster,
+    group: str,
+    offsets: dict[PartitionKey, int],
+    *,
+    committer: Committer = TOOL,
+    next_sequence: Callable[[], int] = lambda: 0,
+    deadline: float | None = None,
 ) -> dict[PartitionKey, ErrorCode]:
-    """Commits offsets; what of them was refused, by partition. Member 0: a tool."""
+    """Commits offsets; what of them was refused, by partition."""
+    committed = [CommittedOffset(key, offset, "") for key, offset in offsets.items()]
 
     def request(place: Place) -> Message:
-        partitions = [CommitPartition(key, offset, "") for key, offset in offsets.items()]
-        return GroupCommitRequest(place.range, place.epoch, group, member, partitions)
+        # Each attempt has a sequence of its own.
+        return GroupCommitRequest(
+            place.range, place.epoch, group, committer.member, next_sequence(), committer.generation, committed
+        )
 
     reply = await ask(cluster, group, Api.GROUP_COMMIT, request, GroupCommitReply, deadline=deadline)
     return {part.partition: part.error for part in reply.partitions if part.error is not None}
@@ -141,7 +156,7 @@ async def offsets(cluster: Cluster, group: str, keys: Iterable[PartitionKey] | N
         lambda place: GroupOffsetsRequest(place.range, place.epoch, group, wanted),
         GroupOffsetsReply,
     )
-    return {part.partition: part.offset for part in reply.partitions}
+    return {part.partition: part.offset for part in reply.offsets}
 
 
 async def describe(cluster: Cluster, group: str) -> Group:
@@ -174,23 +189,60 @@ async def delete(cluster: Cluster, group: str) -> None:
 async def names(cluster: Cluster) -> dict[str, str]:
     """Every group of the cluster, with its state.
 
-    :raises MiniKafkaError: a shard that does not answer; then the list would not be whole.
+    :raises MiniKafkaError: ranges that do not answer before the time-out; then the list would not be whole.
     """
-    timeout = cluster.options.request_timeout
+    loop = asyncio.get_running_loop()
+    deadline = cluster.request_deadline()
     if not cluster.maps.current.version:
         await cluster.maps.newer_than(0)
+    found: dict[str, str] = {}
+    left = cluster.maps.current.group_ranges()
+    failures = 0
+    while left:
+        seen = cluster.maps.current.version
+        listed, error = await _list_once(cluster, left, timeout=max(deadline - loop.time(), 0.001))
+        for of_range in listed:
+            found.update((group.group, GROUP_STATE_NAMES[group.state]) for group in of_range.groups)
+        answered = {of_range.range for of_range in listed}
+        left = [key for key in left if key not in answered]
+        if error is None or not left:
+            continue
+        # A list that was too long for one answer goes on at once.
+        failures = 0 if answered else failures + 1
+        wait = backoff.wait_of(failures, random.random(), needs_map=error.wants_map, server_asks=error.retry_after)
+        if not error.retriable or loop.time() + wait >= deadline:
+            raise error
+        if error.wants_map:
+            await cluster.map_after(seen)
+        if failures:
+            await asyncio.sleep(wait)
+    return dict(sorted(found.items()))
+
+
+async def _list_once(
+    cluster: Cluster, keys: Iterable[RangeKey], timeout: float
+) -> tuple[list[ListedRange], MiniKafkaError | None]:
+    """Asks every head once: the ranges that were answered, and why others were not."""
     current = cluster.maps.current
     shards: dict[str, list[GroupListRange]] = {}
-    for range_key in current.group_ranges():
-        owner = current.owner_of(range_key)
+    error: MiniKafkaError | None = None
+    for key in keys:
+        owner = current.owner_of(key)
         if owner is not None:
-            shards.setdefault(owner.address, []).append(GroupListRange(range_key, owner.epoch))
-    found: dict[str, str] = {}
+            shards.setdefault(owner.address, []).append(GroupListRange(key, owner.epoch))
+        else:
+            error = broker_error(ErrorCode.PARTITION_NOT_READY, f"range {key.ring}/{key.range} has no head in the map")
+    answered: list[ListedRange] = []
     for address, ranges in shards.items():
-        connection = await cluster.pool.connect(address, PoolLane.REQUESTS)
-        reply = await connection.call(Api.GROUP_LIST, GroupListRequest(ranges), GroupListReply, timeout=timeout)
+        try:
+            connection = await cluster.pool.connect(address, PoolLane.REQUESTS)
+            reply = await connection.call(Api.GROUP_LIST, GroupListRequest(ranges), GroupListReply, timeout=timeout)
+        except MiniKafkaError as caught:
+            error = caught
+            continue
         for listed in reply.ranges:
-            if listed.error is not None:
-                raise broker_error(listed.error, f"groups of range {listed.range.ring}/{listed.range.range}")
-            found.update((group.group, GROUP_STATE_NAMES[group.state]) for group in listed.groups)
-    return dict(sorted(found.items()))
+            if listed.error is None:
+                answered.append(listed)
+            else:
+                error = broker_error(listed.error, f"groups of range {listed.range.ring}/{listed.range.range}")
+    return answered, error

@@ -73,7 +73,6 @@ class Membership:
         self._loop = asyncio.get_running_loop()
         settings = MemberSettings(
             group=group,
-            member=secrets.randbits(64) or 1,
             instance=options.instance or "",
             client_name=cluster.options.client_name,
             session_timeout_ms=int(options.session_timeout * 1000),
@@ -81,8 +80,8 @@ class Membership:
         )
         self._member = GroupMember(settings)
         self._member.subscribe({topic.topic: topic.partitions for topic in self._topics.values()})
-        #: What is read; what is on its way in or out is not.
-        self._assigned: set[PartitionKey] = set()
+        #: What is read, and since which turn; what is on its way out is not.
+        self._assigned: dict[PartitionKey, int] = {}
         self._committed: dict[PartitionKey, int] = {}
         self._commits = asyncio.Lock()
         self._callbacks = asyncio.Lock()
@@ -154,7 +153,7 @@ class Membership:
 
     async def _ask(self, place: coordinator.Place, heartbeat: Heartbeat, *, says_all: bool) -> GroupHeartbeatReply:
         connection = await self._cluster.pool.connect_within(place.address, PoolLane.REQUESTS, _CONNECT_PATIENCE)
-        request = heartbeat.request(self._member.settings, place.range, place.epoch, says_all=says_all)
+        request = self._member.request(heartbeat, place.range, place.epoch, says_all=says_all)
         wait = heartbeat.wait_ms_max / 1000
         asking = asyncio.ensure_future(
             connection.call(Api.GROUP_HEARTBEAT, request, GroupHeartbeatReply, timeout=wait + _ANSWER_SLACK)
@@ -189,8 +188,8 @@ class Membership:
     def _take_events(self) -> None:
         for event in self._member.take_events():
             if isinstance(event, Assigned):
-                self._assigned.update(event.partitions)
-                self._begin(self._assign(event.partitions))
+                self._assigned.update(dict.fromkeys(event.partitions, event.turn))
+                self._begin(self._assign(event.partitions, event.turn))
             elif isinstance(event, Revoked):
                 self._stop_reading(event.partitions)
                 self._begin(self._release(event.partitions))
@@ -203,23 +202,24 @@ class Membership:
                 self._reading.fail(event.error)
 
     def _stop_reading(self, keys: Iterable[PartitionKey]) -> None:
-        self._assigned.difference_update(keys)
+        for key in keys:
+            self._assigned.pop(key, None)
         self._reading.withdraw(keys)
 
-    async def _assign(self, partitions: Mapping[PartitionKey, int | None]) -> None:
+    async def _assign(self, partitions: Mapping[PartitionKey, int | None], turn: int) -> None:
         try:
             starts = await self._starts(partitions)
         except MiniKafkaError as error:
             self._reading.fail(error)
             return
-        # What was taken away meanwhile is not read.
-        keys = [key for key in starts if key in self._assigned]
+        # What was taken away meanwhile is not read, also if it came back: that is another turn.
+        keys = [key for key in starts if self._assigned.get(key) == turn]
         for key in keys:
             position, is_starting = starts[key]
             self._committed[key] = position
             self._reading.assign(self._topics[key.topic], key.partition, position, is_starting=is_starting, paused=True)
         await self._call_back(self._options.on_assigned, keys)
-        self._reading.resume(keys)
+        self._reading.resume(key for key in keys if self._assigned.get(key) == turn)
 
     async def _starts(self, partitions: Mapping[PartitionKey, int | None]) -> dict[PartitionKey, tuple[int, bool]]:
         """Where to begin in each; true: or where the log begins, if that is later."""
@@ -247,23 +247,26 @@ class Membership:
     async def _release(self, keys: list[PartitionKey]) -> None:
         """Releases partitions, each once what was given out of it is handled, or has taken too long, and is
         committed."""
+        turns = {key: self._member.turn_of(key) for key in keys}
         await self._call_back(self._options.on_revoked, keys)
         deadline = self._loop.time() + self._options.revocation_wait
-        while keys:
+        # What is lost meanwhile is not released any more, also if it comes back.
+        while keys := [key for key in keys if self._member.turn_of(key) == turns[key]]:
             is_late = self._loop.time() >= deadline
             ready = [key for key in keys if is_late or not self._reading.is_outstanding(key)]
             if ready:
                 await self._commit_and_release(ready)
-                keys = [key for key in keys if key not in ready]
             else:
                 await asyncio.sleep(_HANDLED_LOOK)
 
     async def _commit_and_release(self, keys: list[PartitionKey]) -> None:
+        turns = {key: self._member.turn_of(key) for key in keys}
         handled = self._reading.committable()
         try:
             await self._commit({key: handled[key] for key in keys if key in handled})
         except MiniKafkaError as error:
             _log.warning("group %s: what was handled of %s is not committed: %s", self._group, keys, error)
+        keys = [key for key in keys if self._member.turn_of(key) == turns[key]]
         self._reading.forget(keys)
         self._member.released(keys)
         self._woken.set()
@@ -296,12 +299,19 @@ class Membership:
             }
             if not changed:
                 return
+            # By which ownership these were handled is told as it is now, however late the commit arrives.
+            committer = self._member.committer()
             refused = await coordinator.commit(
-                self._cluster, self._group, self._member.settings.member, changed, deadline=deadline
+                self._cluster,
+                self._group,
+                changed,
+                committer=committer,
+                next_sequence=self._member.next_sequence,
+                deadline=deadline,
             )
             self._committed.update((key, offset) for key, offset in changed.items() if key not in refused)
         lost = [key for key, code in refused.items() if code is ErrorCode.NOT_ASSIGNED]
-        self._member.refused(lost)
+        self._member.refused(committer, lost)
         self._take_events()
         for key, code in refused.items():
             topic = self._topics[key.topic].name

@@ -15,9 +15,6 @@ from .messages.data import RangeKey
 from .messages.topics import RangeChain, ResolveReply, RingMap, TopicDescription
 from .partitioner import range_of_token, token_of_group, token_of_partition
 
-#: A cluster keeps its own state, groups included, in as many copies as it was created with, at most so many.
-_INTERNAL_REPLICATION_MAX: Final = 3
-
 
 class RangeMember(NamedTuple):
     """One of those that hold a range: all of them serve reads, only the head takes writes."""
@@ -55,6 +52,8 @@ class ClusterMap:
     _nodes: Mapping[int, _Node] = field(default_factory=dict)
     _rings: Mapping[int, RingMap] = field(default_factory=dict)
     _topics: Mapping[str, TopicDescription] = field(default_factory=dict)
+    #: Where groups lie.
+    _internal_ring: int = 0
 
     def topic(self, name: str) -> TopicDescription | None:
         """A topic as last told; its ``error`` is set when the gateway knows none. None: nobody asked about it yet."""
@@ -88,15 +87,15 @@ class ClusterMap:
         return RangeKey(topic.ring, range_of_token(token, len(ring.chains)))
 
     def range_of_group(self, group: str) -> RangeKey | None:
-        """The range that coordinates a group. None: no ring is known."""
-        ring = self._internal_ring()
+        """The range that coordinates a group. None: its ring is not known."""
+        ring = self._rings.get(self._internal_ring)
         if ring is None:
             return None
         return RangeKey(ring.ring, range_of_token(token_of_group(group), len(ring.chains)))
 
     def group_ranges(self) -> list[RangeKey]:
         """Every range that may coordinate groups."""
-        ring = self._internal_ring()
+        ring = self._rings.get(self._internal_ring)
         return [RangeKey(ring.ring, number) for number in range(len(ring.chains))] if ring is not None else []
 
     def owner_of(self, key: RangeKey) -> RangeOwner | None:
@@ -128,7 +127,7 @@ class ClusterMap:
         rings = {ring.ring: self._with_newer_chains(ring) for ring in reply.rings}
         nodes = {node.node: _Node(node.rack, tuple(node.shards)) for node in reply.nodes}
         topics = {**self._topics, **{topic.name: topic for topic in reply.topics}}
-        return ClusterMap(self.version + 1, reply.cluster, nodes, rings, topics)
+        return ClusterMap(self.version + 1, reply.cluster, nodes, rings, topics, reply.internal_ring)
 
     def with_topic(self, topic: TopicDescription) -> ClusterMap:
         """The same snapshot with a topic that was just described."""
@@ -141,12 +140,6 @@ class ClusterMap:
     def _chain_of(self, key: RangeKey) -> RangeChain:
         ring = self._rings.get(key.ring)
         return ring.chains[key.range] if ring is not None and key.range < len(ring.chains) else _NO_CHAIN
-
-    def _internal_ring(self) -> RingMap | None:
-        """The ring of the cluster's own state. A map does not name it, so it is found by what clusters are created
-        with: as many copies as there were nodes, at most three."""
-        fitting = [ring for ring in self._rings.values() if ring.replication <= _INTERNAL_REPLICATION_MAX]
-        return max(fitting or self._rings.values(), key=lambda ring: ring.replication, default=None)
 
     def has_chains_of(self, other: ClusterMap) -> bool:
         """Whether nothing is known that ``other`` does not know: somebody needed to know more."""

@@ -145,12 +145,12 @@ ADVICE: Final[dict[ErrorCode, str]] = {
     ErrorCode.UNKNOWN_PRODUCER: ("The broker has forgotten this producer: start again with a new producer id."),
     ErrorCode.PRODUCER_FENCED: "A newer instance of this producer exists: stop this one.",
     ErrorCode.NOT_ASSIGNED: (
-        "The partition belongs to another member of the group: read it again only when it is assigned again."
+        "The partition does not belong to this member of the group: drop it; whoever has it commits."
     ),
-    ErrorCode.MEMBER_FENCED: ("Another process uses this instance name: stop this one, or give it a name of its own."),
-    ErrorCode.UNKNOWN_MEMBER: "The coordinator does not know this member, or has expelled it: join anew.",
+    ErrorCode.MEMBER_FENCED: "Another process uses this instance name: stop this one, or give it another name.",
+    ErrorCode.UNKNOWN_MEMBER: "The group does not know this member (any more): drop what it had, and join anew.",
     ErrorCode.UNKNOWN_GROUP: "No group of this name: check the spelling.",
-    ErrorCode.GROUP_NOT_EMPTY: "The group has members, or the partition an owner: stop its members first.",
+    ErrorCode.GROUP_NOT_EMPTY: "The group has members that own this: stop them first.",
     ErrorCode.DATA_DAMAGED: (
         "The stored bytes are damaged, the broker's log names file and place: go on behind them, or repair from a "
         "neighbour or a backup."

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Optional, TypeVar, Union, get_args, get_origi
 
 from . import limits
 from .error_code import ErrorCode
+from .names import is_name
 
 
 class DecodeError(ValueError):
@@ -134,6 +135,34 @@ class TextField(Field):
             raise DecodeError.field("text") from None
 
 
+class NameField(TextField):
+    """Letters, digits, ``.``, ``_`` and ``-``, neither ``.`` nor ``..``; nothing at all where that is allowed."""
+
+    def __init__(self, what: str, *, may_be_empty: bool = False) -> None:
+        self._what = what
+        self._may_be_empty = may_be_empty
+
+    def take(self, reader: Reader) -> str:
+        name = super().take(reader)
+        if not is_name(name) and (name or not self._may_be_empty):
+            raise DecodeError.field(self._what)
+        return name
+
+
+class ShortText(TextField):
+    """A text of fewer bytes than others."""
+
+    def __init__(self, what: str, bytes_max: int) -> None:
+        self._what = what
+        self._bytes_max = bytes_max
+
+    def take(self, reader: Reader) -> str:
+        text = super().take(reader)
+        if len(text.encode()) > self._bytes_max:
+            raise DecodeError.field(self._what)
+        return text
+
+
 class Blob(Field):
     """So many bytes."""
 
@@ -231,6 +260,9 @@ U64 = Annotated[int, Number("Q")]
 I64 = Annotated[int, Number("q")]
 Bool = Annotated[bool, _FLAG]
 Text = Annotated[str, TextField()]
+GroupName = Annotated[str, NameField("group name")]
+#: Empty: none.
+InstanceName = Annotated[str, NameField("instance name", may_be_empty=True)]
 Nonce = Annotated[bytes, Blob(16)]
 MaybeError = Annotated[Optional[ErrorCode], ErrorField()]
 

@@ -17,9 +17,13 @@ Pure and synchronous: time, answers and what the application has finished come i
                       └─────────┘  └────────┘
 
 A partition that is missing in an answer is *revoked*: reading stops, what was handled is committed, and only then the
-next heartbeat no longer lists it. A heartbeat leaves out what this coordinator was told before; one that has just taken
-over answers ``unknown_member`` and is told everything. What is missing in *that* answer was given to others meanwhile:
-it is lost, and nothing of it may be committed.
+next heartbeat no longer lists it. One that was given to others meanwhile is missing, too: its commit is refused, and it
+is lost. One that is read here and told again with a place to go on from was somebody else's meanwhile: it is lost, and
+read anew. A heartbeat leaves out what this coordinator was told before; one that has just taken over answers
+``unknown_member`` and is told everything. Who joins anew does so as somebody else, under another id.
+
+Every request has a higher sequence than all before it, commits and attempts included: one that is overtaken on its way
+changes nothing there.
 """
 
 from __future__ import annotations
@@ -64,6 +68,8 @@ class Assigned(NamedTuple):
     """These partitions are to be read now: where the group goes on, None where it has committed nothing."""
 
     partitions: Mapping[PartitionKey, int | None]
+    #: The generation that says so: it tells this turn from earlier and later ones.
+    turn: int
 
 
 class Revoked(NamedTuple):
@@ -92,13 +98,11 @@ class MemberSettings:
     """What a member is told once."""
 
     group: str
-    #: Random, not 0.
-    member: int
     #: Empty: a dynamic member.
     instance: str
     client_name: str
     session_timeout_ms: int
-    #: Jitter follows from it.
+    #: Random: ids and jitter follow from it.
     seed: int
 
 
@@ -111,28 +115,16 @@ class Heartbeat(NamedTuple):
     subscribed: tuple[tuple[int, int], ...]
     owned: frozenset[PartitionKey]
 
-    def request(
-        self, settings: MemberSettings, range_key: RangeKey, epoch: int, *, says_all: bool
-    ) -> GroupHeartbeatRequest:
-        """The message."""
-        return GroupHeartbeatRequest(
-            range=range_key,
-            epoch=epoch,
-            group=settings.group,
-            member=settings.member,
-            generation=self.generation,
-            instance=settings.instance,
-            client_name=settings.client_name,
-            session_timeout_ms=settings.session_timeout_ms,
-            wait_ms_max=self.wait_ms_max,
-            intent=self.intent,
-            subscribed=[Subscription(*topic) for topic in self.subscribed] if says_all else None,
-            owned=sorted(self.owned) if says_all else None,
-        )
-
 
 #: Who is asked: the coordinator's address, and the epoch in which it coordinates.
 Coordinator = tuple[str, int]
+
+
+class Committer(NamedTuple):
+    """Who commits, and by which ownership: a commit that is sent late must not pass for one of a later turn."""
+
+    member: int
+    generation: int
 
 
 class GroupMember:
@@ -143,14 +135,15 @@ class GroupMember:
         self.state = MemberState.JOINING
         self.generation = 0
         self._randomness = Randomness(settings.seed)
+        #: Who it is; another one whenever it joins.
+        self.member = self._randomness.member_id()
+        self._sequence = 0
         self._subscribed: tuple[tuple[int, int], ...] = ()
-        #: Partitions that the coordinator counts as this member's, those that are being released included.
-        self._owned: set[PartitionKey] = set()
+        #: Partitions that are this member's, those that are being released included, and the generation that said so.
+        self._owned: dict[PartitionKey, int] = {}
         self._releasing: set[PartitionKey] = set()
         #: What the last answer confirmed, and whose it was.
         self._told: tuple[Coordinator, tuple[tuple[int, int], ...], frozenset[PartitionKey]] | None = None
-        #: A coordinator did not know this member, although it had partitions.
-        self._is_in_doubt = False
         self._intent = INTENT_STAY
         self._failures = 0
         self._not_before = 0.0
@@ -160,6 +153,10 @@ class GroupMember:
     def owned(self) -> frozenset[PartitionKey]:
         """The partitions that are this member's, those that are being released included."""
         return frozenset(self._owned)
+
+    def turn_of(self, partition: PartitionKey) -> int | None:
+        """Which turn of a partition is this member's now; None: none is."""
+        return self._owned.get(partition)
 
     @property
     def is_over(self) -> bool:
@@ -180,8 +177,37 @@ class GroupMember:
         if self._releasing:
             wait_ms = min(wait_ms, RELEASING_WAIT_MS)
         if self._intent != INTENT_STAY:
-            return Heartbeat(self.generation, 0, self._intent, self._subscribed, frozenset())
-        return Heartbeat(self.generation, wait_ms, INTENT_STAY, self._subscribed, self.owned)
+            wait_ms = 0
+        return Heartbeat(self.generation, wait_ms, self._intent, self._subscribed, self.owned)
+
+    def request(
+        self, heartbeat: Heartbeat, range_key: RangeKey, epoch: int, *, says_all: bool
+    ) -> GroupHeartbeatRequest:
+        """The message of a heartbeat, to be sent once."""
+        return GroupHeartbeatRequest(
+            range=range_key,
+            epoch=epoch,
+            group=self.settings.group,
+            member=self.member,
+            sequence=self.next_sequence(),
+            generation=heartbeat.generation,
+            instance=self.settings.instance,
+            client_name=self.settings.client_name,
+            session_timeout_ms=self.settings.session_timeout_ms,
+            wait_ms_max=heartbeat.wait_ms_max,
+            intent=heartbeat.intent,
+            subscribed=[Subscription(*topic) for topic in heartbeat.subscribed] if says_all else None,
+            owned=sorted(heartbeat.owned) if says_all else None,
+        )
+
+    def next_sequence(self) -> int:
+        """The sequence of the next request, of whatever kind."""
+        self._sequence += 1
+        return self._sequence
+
+    def committer(self) -> Committer:
+        """Who commits what is handled by now."""
+        return Committer(self.member, self.generation)
 
     def must_say_all(self, coordinator: Coordinator, heartbeat: Heartbeat) -> bool:
         """Whether this coordinator has to be told everything: it was not, or something has changed since."""
@@ -194,26 +220,29 @@ class GroupMember:
         if self.state is MemberState.LEAVING:
             self.state = MemberState.LEFT
             return
+        if reply.generation < self.generation:
+            # Of the past, or of a coordinator that is: it is asked again.
+            self._back_off(now, needs_map=True, server_asks=0.0)
+            return
         self.state = MemberState.MEMBER
         self.generation = reply.generation
         self._failures = 0
         self._not_before = now
         self._told = (coordinator, heartbeat.subscribed, heartbeat.owned)
         assigned = {part.partition: part.committed for part in reply.assigned}
-        missing = sorted(self._owned - self._releasing - assigned.keys())
-        if missing and self._is_in_doubt:
-            self._owned.difference_update(missing)
-            self._events.append(Lost(missing))
-        elif missing:
+        anew = {key for key, at in assigned.items() if at is not None and key in self._owned}
+        self._lose(sorted(anew))
+        missing = sorted(self._owned.keys() - self._releasing - assigned.keys())
+        if missing:
             self._releasing.update(missing)
             self._events.append(Revoked(missing))
             self._not_before = now + RELEASE_PATIENCE
-        self._is_in_doubt = False
         # What this heartbeat said it owned and was released since is told again, with the place to go on from.
-        new = {key: at for key, at in assigned.items() if key not in self._owned and key not in heartbeat.owned}
+        released = heartbeat.owned - anew
+        new = {key: at for key, at in assigned.items() if key not in self._owned and key not in released}
         if new:
-            self._owned.update(new)
-            self._events.append(Assigned(new))
+            self._owned.update(dict.fromkeys(new, reply.generation))
+            self._events.append(Assigned(new, reply.generation))
 
     def failed(self, now: float, heartbeat: Heartbeat, error: MiniKafkaError, *, said_all: bool) -> None:
         """A heartbeat was refused, or got no answer."""
@@ -226,7 +255,7 @@ class GroupMember:
         elif code is ErrorCode.UNKNOWN_MEMBER:
             self._unknown(now, said_all=said_all)
         elif not error.retriable:
-            self._lose_all()
+            self._lose(sorted(self._owned))
             self.state = MemberState.FAILED
             self._events.append(Failed(error))
         else:
@@ -234,25 +263,25 @@ class GroupMember:
 
     def released(self, partitions: list[PartitionKey]) -> None:
         """These partitions are not read any more, and what was handled of them is committed."""
-        self._owned.difference_update(partitions)
-        self._releasing.difference_update(partitions)
+        for key in partitions:
+            # One that was lost and came again meanwhile is not the one that is released.
+            if key in self._releasing:
+                self._releasing.discard(key)
+                del self._owned[key]
         if not self._releasing and not self._failures:
             self._not_before = 0.0
 
-    def refused(self, partitions: list[PartitionKey]) -> None:
-        """A commit was answered ``not_assigned``: these belong to others."""
-        lost = sorted(self._owned.intersection(partitions) - self._releasing)
-        self._owned.difference_update(lost)
-        if lost:
-            self._events.append(Lost(lost))
+    def refused(self, committer: Committer, partitions: list[PartitionKey]) -> None:
+        """A commit was answered ``not_assigned``: these belong to others, unless they have become its own since."""
+        if committer.member == self.member:
+            self._lose([key for key in partitions if self._owned.get(key, self.generation + 1) <= committer.generation])
 
     def leave(self, *, for_good: bool) -> None:
-        """From now on says good-bye, owning nothing; a static member keeps its partitions unless it goes for good."""
+        """From now on says good-bye. A static member keeps its partitions there, for its session time-out, unless it
+        goes for good; so it goes on to report them: what is not reported is released."""
         if not self.is_over:
             self.state = MemberState.LEAVING
             self._intent = INTENT_LEAVE_FOR_GOOD if for_good else INTENT_LEAVE
-            self._owned.clear()
-            self._releasing.clear()
             self._not_before = 0.0
 
     def take_events(self) -> list[Event]:
@@ -268,24 +297,24 @@ class GroupMember:
         self._told = None
         if not said_all:
             # A coordinator that has just taken over, or one that has expelled this member: it is told everything.
-            self._is_in_doubt = True
             self._not_before = now
             return
         had_something = bool(self._owned)
-        self._lose_all()
+        self._lose(sorted(self._owned))
         self.state = MemberState.JOINING
+        self.member = self._randomness.member_id()
         self.generation = 0
-        self._is_in_doubt = False
         if had_something:
             self._not_before = now
         else:
             self._back_off(now, needs_map=False, server_asks=0.0)
 
-    def _lose_all(self) -> None:
-        if self._owned:
-            self._events.append(Lost(sorted(self._owned)))
-        self._owned.clear()
-        self._releasing.clear()
+    def _lose(self, partitions: list[PartitionKey]) -> None:
+        if partitions:
+            self._events.append(Lost(partitions))
+        for key in partitions:
+            del self._owned[key]
+            self._releasing.discard(key)
 
     def _back_off(self, now: float, *, needs_map: bool, server_asks: float) -> None:
         self._failures += 1

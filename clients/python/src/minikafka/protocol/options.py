@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple, Union
 
 from . import limits
 from .errors import InvalidOptionError
+from .names import is_name
 
 _MIB: Final = 1 << 20
 
@@ -200,7 +201,7 @@ class GroupOptions:
             "it must be below 60 s",
         )
         _require(
-            self.instance is None or 0 < len(self.instance.encode()) <= limits.TEXT_BYTES_MAX,
+            self.instance is None or is_name(self.instance),
             "instance",
-            "it must have 1 to 1,024 bytes",
+            "it must be 1 to 249 letters, digits, '.', '_' or '-', and not '.' or '..'",
         )

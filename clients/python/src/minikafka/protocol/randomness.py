@@ -27,6 +27,10 @@ class Randomness:
         """0 to 1."""
         return (self.number() >> 11) / (1 << 53)
 
+    def member_id(self) -> int:
+        """A number that is not 0."""
+        return self.number() or 1
+
     def fork(self) -> Randomness:
         """Another stream, which follows from this one."""
         return Randomness(self.number())

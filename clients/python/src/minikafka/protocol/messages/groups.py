@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Final, Optional
 
-from ..fields import U32, U64, Choice, MaybeError, Message, Text
+from .. import limits
+from ..fields import U32, U64, Choice, GroupName, InstanceName, MaybeError, Message, ShortText, Text
 from .data import PartitionField, RangeField
 
 INTENT_STAY: Final = 0
@@ -30,10 +31,13 @@ class GroupHeartbeatRequest(Message):
 
     range: RangeField
     epoch: U64
-    group: Text
+    group: GroupName
     member: U64
+    #: Grows with every request of this member, attempts included.
+    sequence: U64
+    #: The last one that was told; 0: joins.
     generation: U64
-    instance: Text
+    instance: InstanceName
     client_name: Text
     session_timeout_ms: U32
     wait_ms_max: U32
@@ -44,9 +48,11 @@ class GroupHeartbeatRequest(Message):
 
 @dataclass
 class AssignedPartition(Message):
-    """A partition that the member is to read; where from is told when it did not own it before."""
+    """A partition that the member is to read."""
 
     partition: PartitionField
+    #: Where to go on. None: the member reads it already, or nobody has committed anything yet. Told of what the member
+    #: reads, it belonged to somebody else meanwhile, and is read anew.
     committed: Optional[U64]
 
 
@@ -59,24 +65,26 @@ class GroupHeartbeatReply(Message):
 
 
 @dataclass
-class CommitPartition(Message):
+class CommittedOffset(Message):
     """The group goes on with this partition at this offset: the next one to read."""
 
     partition: PartitionField
     offset: U64
-    #: At most 256 bytes.
-    metadata: Text
+    metadata: Annotated[str, ShortText("commit metadata", limits.COMMIT_METADATA_BYTES_MAX)]
 
 
 @dataclass
 class GroupCommitRequest(Message):
-    """Commits offsets; member 0 is a tool."""
+    """Commits offsets; member 0, with sequence and generation 0, is a tool."""
 
     range: RangeField
     epoch: U64
-    group: Text
+    group: GroupName
     member: U64
-    partitions: list[CommitPartition]
+    sequence: U64
+    #: The last one that the member was told when it collected the offsets.
+    generation: U64
+    offsets: list[CommittedOffset]
 
 
 @dataclass
@@ -100,7 +108,7 @@ class GroupOffsetsRequest(Message):
 
     range: RangeField
     epoch: U64
-    group: Text
+    group: GroupName
     partitions: Optional[list[PartitionField]]
 
 
@@ -108,7 +116,7 @@ class GroupOffsetsRequest(Message):
 class GroupOffsetsReply(Message):
     """Those partitions that have a committed offset."""
 
-    partitions: list[CommitPartition]
+    offsets: list[CommittedOffset]
 
 
 @dataclass
@@ -117,7 +125,7 @@ class GroupDescribeRequest(Message):
 
     range: RangeField
     epoch: U64
-    group: Text
+    group: GroupName
 
 
 @dataclass
@@ -125,7 +133,7 @@ class GroupMemberDescription(Message):
     """One member."""
 
     member: U64
-    instance: Text
+    instance: InstanceName
     client_name: Text
     silent_ms: U64
     topics: list[U64]
@@ -161,7 +169,7 @@ class GroupListRequest(Message):
 class ListedGroup(Message):
     """One group."""
 
-    group: Text
+    group: GroupName
     state: Annotated[int, Choice("group state", *GROUP_STATE_NAMES)]
     members: U32
 
@@ -171,7 +179,9 @@ class ListedRange(Message):
     """The groups of one range."""
 
     range: RangeField
+    #: ``overloaded``: the answer had no room for it, ask for it again.
     error: MaybeError
+    epoch: U64
     groups: list[ListedGroup]
 
 
@@ -188,4 +198,4 @@ class GroupDeleteRequest(Message):
 
     range: RangeField
     epoch: U64
-    group: Text
+    group: GroupName

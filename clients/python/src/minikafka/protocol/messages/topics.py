@@ -122,6 +122,8 @@ class ResolveReply(Message):
     """The map."""
 
     cluster: U64
+    #: The ring on which the cluster keeps its own state: groups lie there.
+    internal_ring: U16
     nodes: list[NodeAddress]
     rings: list[RingMap]
     topics: list[TopicDescription]
