@@ -84,6 +84,44 @@ prepare_network() {
     command -v nft >/dev/null || command -v iptables >/dev/null || apt_install nftables || return 0
 }
 
+# Python 3.9 or later, and a virtualenv in target/python with the client and what its tests and linters need (pip). Fails where
+# there is no such Python; what pip cannot get is an error.
+prepare_python() {
+    local environment=${CARGO_TARGET_DIR:-target}/python
+    command -v python3 >/dev/null || apt_install python3 || return 1
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || return 1
+    python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv || return 1
+    if [ ! -x "$environment/bin/pip" ]; then
+        say "making a virtualenv in $environment (remove it as you like)"
+        python3 -m venv "$environment" || return 1
+    fi
+    [ "$environment/installed" -nt clients/python/pyproject.toml ] && return 0
+    say "installing the Python client and the tools of its tests into $environment (pip)"
+    "$environment/bin/pip" install --quiet --disable-pip-version-check --editable 'clients/python[test,lint]' ||
+        fail "pip could not install what clients/python/pyproject.toml names: see above"
+    touch "$environment/installed"
+}
+
+# Go, new enough for clients/go (1.21 and later get by themselves what a go.mod asks for). Fails where there is none.
+prepare_go() {
+    command -v go >/dev/null || apt_install golang-go || return 1
+    [[ "$(go env GOVERSION)" =~ ^go1\.([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -ge 21 ]
+}
+
+# A tool in Go, by name and by what is installed: its path is printed. Fails where there is no Go, or no way to get it.
+go_tool() {
+    local directory path
+    command -v "$1" && return 0
+    directory=$(realpath -m "${CARGO_TARGET_DIR:-target}/tools")
+    path=$directory/$1
+    if [ ! -x "$path" ]; then
+        command -v go >/dev/null || return 1
+        say "installing $2 into $directory (go install)" >&2
+        GOBIN=$directory go install "$2" >&2 || return 1
+    fi
+    printf '%s\n' "$path"
+}
+
 # Rust, with the components named as arguments.
 prepare_rust() {
     if ! command -v cargo >/dev/null && [ -r "${CARGO_HOME:-$HOME/.cargo}/env" ]; then
