@@ -98,7 +98,10 @@ func (k *Keeper) refresh(ctx context.Context) (*Map, error) {
 	next, err := k.resolve(ctx, k.knownNames())
 	k.lastRefresh = time.Now()
 	if err != nil {
-		k.log.Warn("map not refreshed", "error", err)
+		// Whoever gave up, because the client ends, needs no warning.
+		if ctx.Err() == nil {
+			k.log.Warn("map not refreshed", "error", err)
+		}
 		return k.Current(), err
 	}
 	return next, nil
