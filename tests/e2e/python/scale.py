@@ -14,9 +14,9 @@ import time
 from minikafka import Client, ProducerOptions
 
 #: Many, so that they lie evenly on three brokers.
-PARTITIONS = 48
+PARTITIONS = 240
 #: Records of one round over all partitions: some batches for each.
-CHUNK = 10_000 * PARTITIONS
+CHUNK = 2_000 * PARTITIONS
 #: Batches are full, whatever the machine is busy with: only so is the work the same with one broker and with three.
 #: They are small, so that it is brokers that have work, and not the disk.
 FULL_BATCHES = ProducerOptions(batch_bytes=4096, send_when_idle=False, linger=0.2)

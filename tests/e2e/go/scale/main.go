@@ -19,9 +19,9 @@ import (
 
 const (
 	// partitions are many, so that they lie evenly on three brokers.
-	partitions = 48
+	partitions = 240
 	// stretch is how many records follow each other in one partition: some batches.
-	stretch = 10_000
+	stretch = 2_000
 )
 
 func main() {
