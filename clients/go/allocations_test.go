@@ -13,7 +13,7 @@ import (
 const allocationsPerRecordMax = 0.05
 
 // bytesPerRecordMax is below the 100 bytes of a value: the memory of batches is used again.
-const bytesPerRecordMax = 60
+const bytesPerRecordMax = 90
 
 func nothingIsAllocatedPerRecord(t *testing.T, gateway string) {
 	const records = 100_000
