@@ -9,8 +9,8 @@ mod cluster;
 mod error;
 mod groups;
 mod operations;
-mod queue;
 mod port;
+mod queue;
 
 use std::sync::Arc;
 use std::time::Duration;
