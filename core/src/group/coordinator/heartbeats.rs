@@ -49,14 +49,17 @@ impl Group {
         if let Err(refusal) = known {
             return refuse(request, refusal, around.out);
         }
+        // Who shall come back reads nothing any more, and yet keeps it for its next process.
+        let keeps = heartbeat.intent == MemberIntent::Leave && !heartbeat.instance.is_none();
+        let says_what = heartbeat.owned.is_some();
         let may_release =
-            heartbeat.owned.is_some() || self.members.get(&id).is_some_and(|m| m.told != heartbeat.generation);
+            !keeps && (says_what || self.members.get(&id).is_some_and(|m| m.told != heartbeat.generation));
         self.hear(&heartbeat, topics, around);
         if may_release {
             self.note_released(id, around);
         }
         match heartbeat.intent {
-            MemberIntent::Leave if !heartbeat.instance.is_none() => self.is_gone(request, around),
+            MemberIntent::Leave if keeps => self.is_gone(request, around),
             MemberIntent::Leave | MemberIntent::LeaveForGood => {
                 self.remove(id, Refusal::of(ErrorCode::TimedOut), around.out);
                 self.leaving.push((request, id));

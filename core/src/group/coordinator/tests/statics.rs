@@ -84,6 +84,20 @@ fn who_leaves_keeps_its_partitions_for_its_next_process_unless_it_leaves_for_goo
 }
 
 #[test]
+fn what_a_static_member_left_behind_is_not_given_to_who_joins_meanwhile() {
+    let mut world = World::new();
+    let generation = settled(&mut world);
+    world.heartbeat(&named("a", Says { intent: MemberIntent::Leave, ..member(1, generation, &[]) }));
+    world.now += 1_000;
+    world.heartbeat(&named("c", member(3, 0, &[])));
+    world.heartbeat(&named("d", member(4, 0, &[])));
+    world.pass(1_000);
+    assert_eq!(world.owners()[..2], [1, 1]);
+    let back = world.heartbeat(&named("a", member(11, 0, &[])));
+    assert!(!world.assigned(back).1.is_empty(), "{:?}", world.owners());
+}
+
+#[test]
 fn a_static_member_that_left_and_does_not_come_back_is_expelled() {
     let mut world = World::new();
     let generation = settled(&mut world);
