@@ -100,7 +100,8 @@ fn flushes_within(paths: &[PathBuf], share: Share) -> Result<Vec<Flush>> {
         let blocks = (0..bytes.len()).step_by(BLOCK as usize);
         let headers = blocks.filter_map(|at| {
             let header = FlushHeader::decode(bytes.get(at..at + FLUSH_HEADER_BYTES)?)?;
-            Some((at as u64, header))
+            // A recycled file has blocks of an older life behind its end: rot there harms nothing.
+            (Some(header.generation.0) == generation_of(path)).then_some((at as u64, header))
         });
         flushes.extend(headers.map(|(position, header)| (path, position, header)));
     }
@@ -115,6 +116,12 @@ fn flushes_within(paths: &[PathBuf], share: Share) -> Result<Vec<Flush>> {
         is_ours.then(|| Flush { path: (*path).clone(), position: *position, bytes: u64::from(header.length) })
     });
     Ok(within.collect())
+}
+
+/// `<number>-<generation>.segment`
+fn generation_of(path: &Path) -> Option<u64> {
+    let (_, generation) = path.file_stem()?.to_str()?.split_once('-')?;
+    u64::from_str_radix(generation, 16).ok()
 }
 
 fn flip(path: &Path, position: u64, bit: u32) -> Result<()> {
