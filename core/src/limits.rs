@@ -264,8 +264,9 @@ pub const SCRUB_READ_BYTES: usize = 256 << 10;
 pub const SCRUB_BYTES_PER_SECOND: u64 = 4 << 20;
 /// Ticks before it is looked again whether what no entries make up for can be mended after all.
 pub const MEND_HOPELESS_TICKS: u32 = 6_000;
-/// How long a fetch that met damage may wait for it to be mended.
-pub const MEND_READ_WAIT_MS: u64 = 2_000;
+/// How long a fetch that met damage may wait for it to be mended, if a pass of mending does not end sooner: a segment is written
+/// anew as a whole.
+pub const MEND_READ_WAIT_MS: u64 = 10_000;
 /// Longest wait for one answer of another member while a log is mended.
 pub const MEND_ANSWER_WAIT_MS: u64 = 1_000;
 /// Copied entries that a sealed member remembers one by one, so that it goes on serving reads; past it, it stops (R4).

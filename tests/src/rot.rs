@@ -59,7 +59,8 @@ pub fn spoil(data: &Path, share: Share, flips: usize, random: &mut impl Rng) -> 
         damage.logs += 1;
         for _ in 0..flips {
             let flush = within.choose(random).context("there are some")?;
-            let at = flush.position + random.random_range(0..flush.bytes);
+            // A header alone is not missed, and not mended: the footer knows what is in the segment.
+            let at = flush.position + random.random_range(FLUSH_HEADER_BYTES as u64..flush.bytes);
             flip(&flush.path, at, random.random_range(0..8))?;
             damage.files.insert(flush.path.clone());
             damage.flips += 1;
@@ -113,7 +114,12 @@ fn flushes_within(paths: &[PathBuf], share: Share) -> Result<Vec<Flush>> {
         let window = first / WINDOW_ENTRIES;
         let is_one = behind > first && (behind - 1) / WINDOW_ENTRIES == window;
         let is_ours = is_one && window < newest && window % share.of == share.number;
-        is_ours.then(|| Flush { path: (*path).clone(), position: *position, bytes: u64::from(header.length) })
+        let has_entries = u64::from(header.length) > FLUSH_HEADER_BYTES as u64;
+        (is_ours && has_entries).then(|| Flush {
+            path: (*path).clone(),
+            position: *position,
+            bytes: u64::from(header.length),
+        })
     });
     Ok(within.collect())
 }
