@@ -31,7 +31,7 @@
 //! Soft, and lost with the role: who lives, subscriptions, targets. A new coordinator takes the owners in the log for
 //! members that it has not heard yet, and lets nobody lose anything before all of them are heard or their time is over.
 //!
-//! Time passes only while the coordinator is told of it, and hears its chain ([`AwakeClock`]): who was silent meanwhile is not
+//! Time passes only while the coordinator is told of it, and hears its chain (`AwakeClock`): who was silent meanwhile is not
 //! expelled. A head that was cut off from its chain confirms nobody any more, so that members look for its successor before
 //! that one has waited for them in vain.
 //!
