@@ -455,6 +455,17 @@ fn an_unreadable_end_is_never_taken_for_a_torn_one() {
                 let mut seen = expected.clone();
                 seen.end = log.end();
                 go_on(&disk, log, is_loss, &seen, &context).await;
+                disk.unspoil(&path, block * BLOCK);
+                let shard = storage(&disk, &sim_dir(), config()).await;
+                let Opened { log, report } = open(&shard, &mut RangeState::default()).await;
+                assert_eq!((report.loss, log.marker()), (None, Epoch(9)), "{context}: it only failed for a while");
+                assert!(
+                    !is_loss || log.end() == expected.end,
+                    "{context}: all is there again: {:?}, {:?} {:?} {is_header}",
+                    log.end(),
+                    expected.end,
+                    report.damage
+                );
             });
             executor.abandon();
             bodies += usize::from(block != blocks.start);

@@ -207,10 +207,17 @@ impl SimDisk {
         }
     }
 
-    /// Makes the block at `position` unreadable (EIO) until it is written again.
+    /// Makes the block at `position` unreadable (EIO) until it is written again, or [`SimDisk::unspoil`]ed.
     pub fn spoil(&self, path: &Path, position: u64) {
         if let Some(file) = self.lookup(path) {
             self.record(Event::Spoil(file, position));
+        }
+    }
+
+    /// Makes the block at `position` readable again: the disk only failed for a while.
+    pub fn unspoil(&self, path: &Path, position: u64) {
+        if let Some(file) = self.lookup(path) {
+            self.record(Event::Unspoil(file, position));
         }
     }
 

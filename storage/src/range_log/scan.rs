@@ -18,6 +18,9 @@ use crate::footer::Trailer;
 use crate::segment::{Contents, LogSegment, SegmentFile};
 use crate::slice::SharedSlice;
 
+/// More flushes than the files of a log can hold behind the last one that was read.
+const FLUSHES_UNSEEN_MAX: u64 = 1 << 32;
+
 /// A log being put together from its segments.
 pub(super) struct Scan<'a, D: Disk, V> {
     pub disk: &'a D,
@@ -39,6 +42,8 @@ pub(super) struct Scan<'a, D: Disk, V> {
     pub damage: Vec<Damage>,
     sealed_end: LogIndex,
     holes: Vec<Hole>,
+    /// The first file should begin with the log's first entry, and does not.
+    has_lost_beginning: bool,
     /// The last hole reaches to where the next flush begins.
     gap_open: bool,
     /// Flushes do not stand in the order of their numbers: they are looked for first, and taken in that order.
@@ -46,6 +51,8 @@ pub(super) struct Scan<'a, D: Disk, V> {
     range: RangeKey,
     /// Where the flush behind the last one taken begins: what is missing is missing there.
     next_place: Option<(usize, u64)>,
+    /// Flushes may be there that could not be read: what is written from now on needs higher numbers than theirs.
+    has_unseen: bool,
     /// How much of `damage` was found before the scan.
     damage_before: usize,
 }
@@ -62,6 +69,8 @@ struct Hole {
     before: LogPoint,
     /// A later flush knew its first entry durable.
     covered: bool,
+    /// Something of this very file is missing, not the files before it.
+    is_in_file: bool,
 }
 
 impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
@@ -92,6 +101,8 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
             damage,
             sealed_end: LogIndex(0),
             holes: Vec::new(),
+            has_lost_beginning: false,
+            has_unseen: false,
             gap_open: false,
             is_disordered: false,
             next_place: None,
@@ -108,6 +119,9 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
         }
         self.settle_holes();
         self.settle_borders();
+        if self.has_unseen {
+            self.last_flush_number += FLUSHES_UNSEEN_MAX;
+        }
         Ok(())
     }
 
@@ -196,14 +210,17 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
                     step = if flush::is_whole(&header, &bytes) { header.padded_bytes() as u64 } else { step };
                 }
             } else if window.is_unreadable(position..position + step) {
-                if position == expected {
+                let is_end = position == expected;
+                if is_end {
                     // Whether a flush began here cannot be known, so what it held may have been acknowledged.
                     self.missing_at(at, position);
                 }
                 let unsealed = self.segments[at].unsealed_mut().expect("flushes are scanned in unsealed segments");
-                if position == expected || unsealed.write_position > 0 {
-                    // A write would make the block readable, and the doubt forgotten; and a flush that ends before it
-                    // would cast doubt on what never was.
+                // A write would make the block readable, and the doubt forgotten; a flush that ends before it would cast
+                // doubt on what never was; and how far reaches what began here is not known.
+                if is_end {
+                    unsealed.write_position = window.file_bytes;
+                } else if unsealed.write_position > 0 {
                     unsealed.write_position = unsealed.write_position.max(position + step);
                 }
             }
@@ -258,9 +275,10 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
 
     /// Notes that what may have followed the end at this place cannot be known: rot, whatever comes later.
     fn missing_at(&mut self, at: usize, position: u64) {
+        self.has_unseen = true;
         self.hole(Some(at), position, self.end.index.next(), DamageKind::Unreadable, self.end);
         if let Some(hole) = self.holes.last_mut() {
-            hole.covered = true;
+            (hole.covered, hole.is_in_file) = (true, true);
         }
         self.gap_open = true;
     }
@@ -416,6 +434,7 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
         }
         if let Some(hole) = self.holes.last_mut() {
             hole.last_index = next.index;
+            hole.is_in_file |= position > 0;
         }
         self.end = next;
     }
@@ -434,8 +453,17 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
     }
 
     fn hole(&mut self, segment: Option<usize>, position: u64, index: LogIndex, kind: DamageKind, before: LogPoint) {
-        let hole = Hole { segment, position, first_index: index, last_index: index, kind, before, covered: false };
-        self.holes.push(hole);
+        let (covered, is_in_file) = (false, false);
+        self.holes.push(Hole {
+            segment,
+            position,
+            first_index: index,
+            last_index: index,
+            kind,
+            before,
+            covered,
+            is_in_file,
+        });
     }
 
     /// Reports rot, and drops the torn end.
@@ -445,16 +473,19 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
         let end = torn.as_ref().map_or(LogIndex(u64::MAX - 1), |hole| hole.before.index);
         let base_end = self.base.map_or(LogIndex(0), |base| self.segments[base].end.index);
         for hole in holes.iter().filter(|hole| hole.covered && hole.first_index <= end.next()) {
-            if hole.before == LogPoint::START && hole.last_index <= base_end {
-                continue; // Retention took what stood there; the state comes from a later snapshot.
+            let is_start = hole.before == LogPoint::START && hole.kind == DamageKind::Unreadable;
+            // The state comes from a later snapshot.
+            let is_below_base = hole.last_index <= base_end;
+            if is_start && is_below_base && !hole.is_in_file {
+                continue; // Retention took what stood there.
             }
+            self.has_lost_beginning |= is_start && is_below_base;
             let last_index = match hole.kind {
                 // The entries themselves are good.
                 DamageKind::Padding => hole.before.index,
                 _ => hole.last_index,
             };
-            let is_start = hole.before == LogPoint::START && hole.kind == DamageKind::Unreadable;
-            let kind = if is_start { DamageKind::Snapshot } else { hole.kind.clone() };
+            let kind = if is_start && !is_below_base { DamageKind::Snapshot } else { hole.kind.clone() };
             self.report(hole.segment, hole.position, hole.first_index, last_index, kind);
         }
         if let Some(hole) = torn {
@@ -491,6 +522,10 @@ impl<'a, D: Disk, V: RecoveryVisitor> Scan<'a, D, V> {
                 segment.start = unsealed.index.start().unwrap_or(next);
             }
             next = segment.start;
+        }
+        let first = self.segments.first_mut().filter(|segment| segment.unsealed().is_some());
+        if let Some(first) = first.filter(|_| self.has_lost_beginning) {
+            first.start = LogPoint::START;
         }
     }
 

@@ -44,8 +44,10 @@ pub enum Event {
     Overwrite(FileId, u64, Rc<[u8]>),
     /// The file lost what lay behind.
     Truncate(FileId, u64),
-    /// A block cannot be read any more, until it is written.
+    /// A block cannot be read any more, until it is written or can be read again.
     Spoil(FileId, u64),
+    /// It can be read again.
+    Unspoil(FileId, u64),
 }
 
 /// Number of a write.
@@ -138,6 +140,9 @@ impl Medium {
             Event::Truncate(file, bytes) => self.file_mut(*file).truncate(*bytes),
             Event::Spoil(file, position) => {
                 self.file_mut(*file).spoiled.insert(*position / BLOCK_BYTES as u64);
+            }
+            Event::Unspoil(file, position) => {
+                self.file_mut(*file).spoiled.remove(&(*position / BLOCK_BYTES as u64));
             }
         }
     }
