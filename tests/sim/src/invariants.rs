@@ -97,6 +97,8 @@ struct RangeTruth {
 struct Told {
     promised: Epoch,
     marker: Epoch,
+    /// The last report said that its log is damaged.
+    was_damaged: bool,
     /// What it had durable while it acted.
     durable: LogIndex,
 }
@@ -172,7 +174,8 @@ impl Truth {
             self.rule(|| text(format!("knows more to be committed than is: {committed}")))?;
         }
         self.remembers((me, range), view, is_whole).or_else(|what| self.rule(|| text(what)))?;
-        if is_whole && view.durable < committed && self.is_survivor((me, range), view.marker) {
+        // What could not be read when it was opened counts as lost: it says so, and is no survivor.
+        if is_whole && !view.damaged && view.durable < committed && self.is_survivor((me, range), view.marker) {
             self.rule(|| text(format!("is a survivor and lacks what is committed up to {committed}")))?;
         }
         Ok(true)
@@ -216,6 +219,10 @@ impl Truth {
         if view.acts_in.is_some() {
             told.durable = told.durable.max(view.durable);
         }
+        if told.was_damaged && view.marker == Epoch(0) {
+            // Nobody counts on a log that was said to be damaged: it may be dropped, to copy another one.
+            told.marker = Epoch(0);
+        }
         // A power loss between "there is a log" and the first flush loses the marker, but nothing that was acknowledged.
         let had_nothing = told.durable == LogIndex(0) && view.marker == Epoch(0);
         // The marker of a former member is nobody's business any more, once it learns what others wrote.
@@ -235,6 +242,7 @@ impl Truth {
             return Ok(());
         }
         told.promised = told.promised.max(report.promised);
+        told.was_damaged = report.damaged;
         let active = chunk.ranges[report.range.0 as usize].active.as_ref();
         let is_survivor = active.is_some_and(|active| {
             let is_member = |member: &ChainMember| member.node == node.node && member.store == node.store;
@@ -293,7 +301,12 @@ impl Truth {
             self.epochs += 1;
             let is_broken = self.ranges[at].is_misformed(active, new.replication);
             is_broken.map_or(Ok(()), |what| self.rule(|| format!("range {at}: {what} {active:?}")))?;
-            let kept = self.ranges[at].activate(active);
+            // Of a damaged log that nobody else has, what is good is served, and nothing is added (R12).
+            let is_damaged = |member: &ChainMember| {
+                self.told.get(&(member.store, RangeId(at as u32))).is_some_and(|told| told.was_damaged)
+            };
+            let is_cut_short = active.chain.len() == 1 && active.chain.iter().any(is_damaged);
+            let kept = self.ranges[at].activate(active, is_cut_short);
             kept.map_err(|what| Violation::data(format!("range {at}: {what} {active:?}")))?;
         }
         Ok(())
@@ -348,12 +361,12 @@ impl RangeTruth {
         }
     }
 
-    /// A chain begins where everything committed ends.
-    fn activate(&mut self, active: &ActiveChain) -> Result<(), String> {
-        if active.start.index < self.committed {
+    /// A chain begins where everything committed ends, or is cut short until its member's log is whole again.
+    fn activate(&mut self, active: &ActiveChain, is_cut_short: bool) -> Result<(), String> {
+        if active.start.index < self.committed && !is_cut_short {
             return Err(format!("loses what is committed up to {}:", self.committed));
         }
-        self.committed = active.start.index;
+        self.committed = self.committed.max(active.start.index);
         if let Some(hash) = self.disagrees(active.start) {
             return Err(format!("changes what is committed with hash {hash:?}:"));
         }

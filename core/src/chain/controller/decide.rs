@@ -60,8 +60,9 @@ pub(super) struct Terms<'a> {
 /// Decides for a range that acted before, from the reports of members of its last chain, in their order, and of newcomers.
 ///
 /// A survivor is a member of the last active chain with the right store and a marker at or above its epoch; the source
-/// is the survivor with the highest (last epoch, end) of those that can be read from. Nobody else can be the source. A damaged log is none (R12), but for
-/// that of the only member: it is activated at its own end, serves what is good, and takes no writes.
+/// is the survivor with the highest (last epoch, end) of those that can be read from. Nobody else can be the source. A
+/// damaged log is none (R12): its member is taken in only where the floor needs it, to be mended or to copy everything. But
+/// that of the only member is activated at its own end, serves what is good, and takes no writes.
 pub(super) fn decide_next(
     terms: &Terms<'_>,
     active: &ActiveChain,
@@ -103,11 +104,14 @@ pub(super) fn decide_next(
         return Err(AlertReason::BehindCommitted { node: source.node });
     }
     let survivors: Vec<ChainMember> = survivors.iter().map(|(member, _)| *member).collect();
-    let others = sealed.iter().filter(|(member, report)| !report.damaged && !survivors.contains(member));
     // Nobody can copy all of a damaged log.
-    let others = others.map(|(member, _)| *member).filter(|_| !best.damaged);
-    // A member that lost its log was not asked to learn before, so it is taken in only where it is needed.
-    let (returning, newcomers): (Vec<_>, Vec<_>) = others.partition(is_named);
+    let others = sealed.iter().filter(|(member, _)| !best.damaged && !survivors.contains(member));
+    // A member that lost its log, or entries of it that nobody has, was not asked to learn before, so it is taken in only
+    // where it is needed.
+    let (mut returning, newcomers): (Vec<_>, Vec<_>) = others.partition(|(member, _)| is_named(member));
+    returning.sort_by_key(|(_, report)| report.damaged);
+    let newcomers = newcomers.iter().filter(|(_, report)| !report.damaged).map(|(member, _)| *member).collect();
+    let returning = returning.iter().map(|(member, _)| *member).collect();
     let chain = choose(terms, survivors, newcomers, returning)?;
     Ok(Decision { epoch: terms.epoch, source: Some(*source), start: best.end, chain })
 }

@@ -299,6 +299,11 @@ fn the_source_is_the_survivor_with_the_highest_last_epoch_and_end() {
         [damaged(report(5, 9, 5, 3)), report(5, 8, 5, 9), report(5, 9, 4, 9)],
         Err(AlertReason::BehindCommitted { node: NodeId(2) }),
     );
+    let sealed = [damaged(report(5, 9, 5, 3)), report(5, 8, 5, 3)];
+    let sealed: Vec<_> = (1..).map(member).zip(&sealed).collect();
+    let decision = decide::decide_next(&terms(3), &active, &sealed).expect("the floor needs the damaged one");
+    assert_eq!((decision.source, decision.chain), (Some(member(2)), vec![member(2), member(1)]));
+    assert_eq!(decision.start.index, LogIndex(8), "what it has beyond was never committed");
     check(
         [damaged(report(5, 9, 5, 3)), damaged(report(5, 8, 5, 3)), report(5, 9, 4, 9)],
         Err(AlertReason::Damaged { node: NodeId(1) }),

@@ -10,7 +10,8 @@
 //!
 //! An entry is known by its place in the chain of hashes, so it may come from anybody, in any epoch: members that are
 //! sealed, active, or damaged themselves. While it is mended, a member neither reconciles nor learns. One that could not be
-//! mended and is told to learn drops its log, as R7 allows to who is no survivor.
+//! mended and is told to copy, by learning or by reconciling with another one's log, drops its own, as R7 allows to who is
+//! no survivor.
 
 use super::role::Standing;
 use super::{MendOutcome, Output, Replica};
@@ -87,11 +88,18 @@ impl Replica {
         self.mend_members = chain.to_vec();
         match self.mending {
             Mending::Untried => self.mend_from(chain, out),
-            Mending::Resting { nobody_has: true, .. } if self.cutting.is_none() && self.marking.is_none() => {
-                (self.damaged, self.mending) = (false, Mending::Untried);
-                self.drop_log(out);
-            }
-            Mending::Asked | Mending::Resting { .. } => {}
+            Mending::Asked | Mending::Resting { .. } => drop(self.drop_if_nobody_has(out)),
         }
+    }
+
+    /// A damaged member drops what it has, to copy everything, once nobody had what it lost. True when it does.
+    pub(super) fn drop_if_nobody_has(&mut self, out: &mut Vec<Output>) -> bool {
+        let was_asked = matches!(self.mending, Mending::Resting { nobody_has: true, .. });
+        let drops = was_asked && self.cutting.is_none() && self.marking.is_none();
+        if drops {
+            (self.damaged, self.mending) = (false, Mending::Untried);
+            self.drop_log(out);
+        }
+        drops
     }
 }

@@ -42,14 +42,19 @@ impl Replica {
             _ => return out.push(refused(ErrorCode::Stale, self.promised)),
         }
         self.decided = Some(end);
+        let source = source.filter(|source| *source != self.me);
         // Never below what is known to be committed. A damaged log is neither cut nor appended to: what is lost must stay
         // known to be lost (R12).
-        if end.index < self.committed.index || (self.damaged && end != self.state.end()) {
+        let is_kept = self.damaged && source.is_none();
+        if end.index < self.committed.index || (is_kept && end != self.state.end()) {
             return out.push(refused(ErrorCode::RangeFailed, self.promised));
+        }
+        if self.damaged && !is_kept && !self.drop_if_nobody_has(out) {
+            self.mend_from_sealed(out);
+            return out.push(refused(ErrorCode::CatchingUp, self.promised));
         }
         self.standing = Standing::Reconciling;
         self.reconcile = Some(request);
-        let source = source.filter(|source| *source != self.me);
         self.copying = Some(Copying::new(source, epoch, CopyPurpose::Reconcile, end.index));
         self.advance_copy(out);
     }

@@ -22,6 +22,8 @@ pub struct MemberView {
     pub is_head: bool,
     /// Whether a durable write failed.
     pub failed: bool,
+    /// Whether its log lost entries for which its state is not known.
+    pub damaged: bool,
     /// The newest entry about a group that was folded in this life: what its state says of groups is that of this point.
     pub groups_at: LogPoint,
 }
@@ -107,6 +109,7 @@ impl Replica {
             acts_in: active.map(|active| active.epoch()),
             is_head: active.is_some_and(|active| active.is_head()),
             failed: matches!(self.standing, Standing::Failed),
+            damaged: self.damaged,
             groups_at: self.groups_at,
         }
     }

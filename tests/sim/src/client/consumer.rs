@@ -155,7 +155,7 @@ impl World {
                     let what = format!("node {} refuses offset {offset}: {fetched:?}", node + 1);
                     return Err(Violation::data(format!("partition {partition}: {what}")));
                 }
-                Some(code) if code == ErrorCode::DataDamaged && !self.nodes[node].had_rot => {
+                Some(ErrorCode::DataDamaged) if !self.nodes[node].had_rot && !self.is_unreadable(node, partition) => {
                     let what = format!("node {} says its data are damaged: {fetched:?}", node + 1);
                     self.truth.rule(|| format!("partition {partition}: {what}"))?;
                     self.ask_map_to_read(consumer);
@@ -164,6 +164,13 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether a member could not read all of its log when it was opened, so that some of it counts as lost.
+    fn is_unreadable(&self, node: usize, partition: u32) -> bool {
+        let life = self.nodes[node].life.as_ref();
+        let member = life.and_then(|life| life.members.get(&range_of(&self.plan, partition)));
+        member.and_then(|log| log.view).is_some_and(|view| view.damaged)
     }
 
     fn polled(&mut self, consumer: usize, node: usize, fetched: &FetchedPartition) {

@@ -120,6 +120,31 @@ fn one_that_is_told_to_learn_is_mended_first_and_drops_its_log_only_when_nobody_
     assert!(matches!(out[..], [Output::ReportLearn { .. }, Output::RequestCopy { .. }]), "{out:?}");
 }
 
+/// What it has beyond the source's end, damaged or not, was never committed; and alone the source would be below the floor.
+#[test]
+fn one_that_is_told_to_reconcile_with_another_drops_its_log_once_nobody_has_what_it_lost() {
+    let (mut member, _) = damaged();
+    let me = member.me();
+    seal(&mut member, 2, &[me, other(2)]);
+    let reconcile = |member: &mut Member| {
+        let (request, end) = (member.request(), LogPoint { index: LogIndex(1), hash: RunningHash(7) });
+        member.step(Input::Reconcile { request, epoch: Epoch(2), end, source: Some(other(2)) })
+    };
+    assert_eq!(codes(&reconcile(&mut member)), [ErrorCode::CatchingUp], "it is being mended");
+    member.step(Input::Mended { outcome: MendOutcome::Later });
+    let out = reconcile(&mut member);
+    assert_eq!(codes(&out), [ErrorCode::CatchingUp]);
+    assert!(!out.contains(&Output::StartOver), "they may only be out of reach: {out:?}");
+    for _ in 0..MEND_RETRY_TICKS {
+        member.step(Input::Tick);
+    }
+    member.step(Input::Mended { outcome: MendOutcome::NobodyHas });
+    assert_eq!(reconcile(&mut member), [Output::StartOver]);
+    assert_eq!(member.replica.marker(), Epoch(0), "nobody counts on it");
+    let out = member.step(Input::Truncated { state: Box::default() });
+    assert!(matches!(out[..], [Output::RequestCopy { .. }]), "it copies everything: {out:?}");
+}
+
 #[test]
 fn a_member_gives_what_it_has_to_whom_mends_whatever_it_does_itself() {
     let limit = |member: &Member| member.replica.copy_limit(Epoch(9), CopyPurpose::Mend);
