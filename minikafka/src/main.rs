@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 mod bench;
 mod cli;
 mod client;
 mod cluster;
 mod cluster_secret;
+mod config;
 mod consume;
 mod doctor;
 mod exit;
@@ -28,11 +27,13 @@ use exit::{Exit, Failure, Outcome};
 use output::Output;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(&cli) {
+    let read = config::command_line(std::env::args_os());
+    // Before the line is read, nobody knows better.
+    let json = read.as_ref().map_or_else(|_| std::env::args_os().any(|word| word == "--json"), |cli| cli.global.json);
+    match read.and_then(|cli| run(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.report(cli.global.json);
+            failure.report(json);
             failure.exit_code()
         }
     }
@@ -43,7 +44,7 @@ fn run(cli: &Cli) -> Outcome {
     // What an inspection finds is its answer; recovery's own log lines would say it twice.
     let inspects = matches!(cli.command, Command::Log(_));
     let level = if serves { "info" } else { "warn" };
-    logging::start(cli.global.log_level.as_deref(), if inspects { "off" } else { level })?;
+    logging::start(&cli.global.log, if inspects { "off" } else { level });
     let mut output = Output::new(cli.global.json);
     match &cli.command {
         Command::Dev(options) => serve::run(&options.to_plan()?, &mut output),
@@ -59,6 +60,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Sim(command) if minikafka_sim::command::run(command) => Ok(()),
         Command::Sim(_) => Err(Failure::new(Exit::Failed, "the simulation broke a promise; see above")),
         Command::Log(command) => log::run(command, &mut output),
+        Command::Config(command) => config::run(command, &mut output),
         Command::Doctor(options) => run_doctor(options, &mut output),
     }
 }

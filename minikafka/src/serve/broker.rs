@@ -14,6 +14,7 @@ use super::membership::{Membership, MembershipOptions};
 use super::options::in_brackets;
 use super::shard_options::ShardOptions;
 use super::{check_machine, create_directory, lost_shard, one_thread_runtime};
+use crate::config::ConfigOptions;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::shutdown::Shutdown;
@@ -40,6 +41,9 @@ pub struct BrokerOptions {
     /// Where the machine stands: the members of a chain are spread over racks.
     #[arg(long, value_name = "NAME", default_value = "", value_parser = rack, env = "MINIKAFKA_RACK")]
     rack: String,
+    /// Where more of this stands.
+    #[command(flatten)]
+    _config: ConfigOptions,
     /// Where its cluster is.
     #[command(flatten)]
     membership: MembershipOptions,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use minikafka_core::limits;
 use minikafka_gateway::{Gateway, GatewayConfig};
 use serde::Serialize;
@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::membership::{Membership, MembershipOptions};
 use super::options::in_brackets;
 use super::{gateway_failed, one_thread_runtime};
+use crate::config::ConfigOptions;
 use crate::exit::{Failure, Outcome};
 use crate::output::Output;
 use crate::shutdown::Shutdown;
@@ -28,12 +29,10 @@ pub struct GatewayOptions {
     /// at all].
     #[arg(long, value_name = "IP:PORT", env = "MINIKAFKA_HTTP_LISTEN")]
     http: Option<SocketAddr>,
-    /// Where its cluster is.
-    #[command(flatten)]
-    membership: MembershipOptions,
     /// Create a topic when a producer asks for one that does not exist.
-    #[arg(long, env = "MINIKAFKA_AUTO_CREATE_TOPICS")]
-    auto_create_topics: bool,
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", value_name = "true|false", env = "MINIKAFKA_AUTO_CREATE_TOPICS")]
+    pub auto_create_topics: bool,
     /// Partitions of a topic that does not say how many.
     #[arg(long, value_name = "COUNT", default_value_t = 8, env = "MINIKAFKA_DEFAULT_PARTITIONS",
           value_parser = clap::value_parser!(u32).range(1..=limits::TOPIC_PARTITIONS_MAX as i64))]
@@ -42,6 +41,12 @@ pub struct GatewayOptions {
     #[arg(long, value_name = "COUNT", env = "MINIKAFKA_DEFAULT_REPLICATION",
           value_parser = clap::value_parser!(u16).range(1..=limits::CHAIN_MAX as i64))]
     default_replication: Option<u16>,
+    /// Where more of this stands.
+    #[command(flatten)]
+    _config: ConfigOptions,
+    /// Where its cluster is.
+    #[command(flatten)]
+    membership: MembershipOptions,
 }
 
 /// What is told once it listens.
