@@ -13,6 +13,7 @@ use minikafka_gateway::admin::*;
 
 use crate::cli::GlobalOptions;
 use crate::exit::{Failure, Outcome};
+use crate::logging;
 use crate::output::Output;
 
 mod create;
@@ -21,7 +22,7 @@ mod show;
 
 use create::CreateOptions;
 use http::Gateways;
-use show::{OperationShown, PlanShown, StatusShown};
+use show::{LogLevelOf, LogLevelsShown, OperationShown, PlanShown, StatusShown};
 
 /// Between two looks at an operation that is waited for.
 const LOOK: Duration = Duration::from_millis(500);
@@ -42,6 +43,14 @@ pub enum ClusterCommand {
     Move(MoveOptions),
     /// Spread ranges evenly over all nodes: after one was added, or given back.
     Rebalance(RebalanceOptions),
+    /// Show or change what processes log, until they end: of each HTTP port that is named, a gateway's or a broker's.
+    LogLevel {
+        /// The new filter, such as info,minikafka_broker=debug; without it, nothing is changed.
+        #[arg(value_name = "FILTER", value_parser = logging::filter)]
+        filter: Option<String>,
+        #[command(flatten)]
+        http: HttpOptions,
+    },
     /// End an operation. What was moved stays moved; a drained node may get ranges again.
     Abort {
         /// Its number, as `cluster status` shows it.
@@ -133,6 +142,7 @@ pub fn run(command: &ClusterCommand, global: &GlobalOptions, output: &mut Output
         ClusterCommand::Drain(options) => begin(&options.request(), &options.operation, global, output),
         ClusterCommand::Move(options) => begin(&options.request(), &options.operation, global, output),
         ClusterCommand::Rebalance(options) => begin(&options.request(), &options.operation, global, output),
+        ClusterCommand::LogLevel { filter, http } => log_level(filter.as_deref(), &http.http, global, output),
         ClusterCommand::Abort { operation, http } => {
             let mut gateways = Gateways::new(&http.http, global.timeout);
             output.show(&OperationShown(gateways.delete(&format!("/v1/operations/{operation}"))?))
@@ -159,6 +169,20 @@ fn status(gateways: &mut Gateways, output: &mut Output) -> Outcome {
     let RingsStatus { rings } = gateways.get("/v1/rings")?;
     let OperationsStatus { operations } = gateways.get("/v1/operations")?;
     output.show(&StatusShown { cluster, brokers, rings, operations })
+}
+
+fn log_level(filter: Option<&str>, http: &[String], global: &GlobalOptions, output: &mut Output) -> Outcome {
+    let mut processes = Vec::new();
+    for address in http {
+        // Each process has a filter of its own: none speaks for another.
+        let mut process = Gateways::new(std::slice::from_ref(address), global.timeout);
+        let LogLevel { filter } = match filter {
+            Some(filter) => process.put("/v1/log-level", &LogLevel { filter: filter.to_owned() })?,
+            None => process.get("/v1/log-level")?,
+        };
+        processes.push(LogLevelOf { address: address.clone(), filter });
+    }
+    output.show(&LogLevelsShown(processes))
 }
 
 /// Begins an operation, and waits for its end where that is wanted.

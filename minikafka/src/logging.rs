@@ -1,24 +1,83 @@
-//! Structured logs on standard error: text on a terminal, one JSON object a line otherwise.
+//! Structured logs on standard error: text on a terminal, one JSON object a line otherwise; their filter can be changed while
+//! the process runs. In what serves, warnings and errors that repeat are limited ([`repeats`]).
 
 use std::io::{self, IsTerminal};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
+use minikafka_core::limits;
+use minikafka_gateway::LogFilter;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::cli::{LogFormat, LogOptions};
+
+mod repeats;
+
+use repeats::{Limit, Repeats};
 
 /// Says every packet at `info`, session passwords included; heard only by those who ask for it by name.
 const TALKATIVE: &str = "zookeeper_async";
 
-/// Starts logging. `default` is the filter where nobody says any.
-pub fn start(options: &LogOptions, default: &str) {
-    let said = options.level.as_deref().filter(|level| !level.is_empty());
-    let builder = tracing_subscriber::fmt().with_env_filter(env_filter(said.unwrap_or(default)));
-    let builder = builder.with_writer(io::stderr).with_target(true);
-    match options.format {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-        LogFormat::Auto if !io::stderr().is_terminal() => builder.json().flatten_event(true).init(),
-        LogFormat::Auto | LogFormat::Text => builder.init(),
+/// The logs of this process.
+#[derive(Clone, Debug)]
+pub struct Logs {
+    filter: reload::Handle<EnvFilter, Registry>,
+    /// The filter as it was said last.
+    said: Arc<Mutex<String>>,
+    repeats: Arc<Repeats>,
+}
+
+/// Starts logging. `default` is the filter where nobody says any. What `serves` goes on for long: what repeats is limited.
+pub fn start(options: &LogOptions, default: &str, serves: bool) -> Logs {
+    let said = options.level.as_deref().filter(|level| !level.is_empty()).unwrap_or(default).to_owned();
+    let (filter, handle) = reload::Layer::new(env_filter(&said));
+    let repeats = Arc::new(Repeats::default());
+    let limit = (serves && settle_by_itself(&repeats)).then(|| Limit(repeats.clone()));
+    let lines = fmt::layer().with_writer(io::stderr).with_target(true);
+    let lines = match options.format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Auto if !io::stderr().is_terminal() => lines.json().flatten_event(true).boxed(),
+        LogFormat::Auto | LogFormat::Text => lines.boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(limit).with(lines).init();
+    Logs { filter: handle, said: Arc::new(Mutex::new(said)), repeats }
+}
+
+/// Ends every window in time. False: there is no thread for it, so nothing may be left out.
+fn settle_by_itself(repeats: &Arc<Repeats>) -> bool {
+    let repeats = repeats.clone();
+    let settle = move || {
+        loop {
+            thread::sleep(Duration::from_millis(limits::LOG_WINDOW_MS));
+            repeats.settle();
+        }
+    };
+    thread::Builder::new().name("logs".to_owned()).spawn(settle).is_ok()
+}
+
+impl Logs {
+    /// Tells what was left out and not told yet.
+    pub fn finish(&self) {
+        self.repeats.settle();
+    }
+}
+
+impl LogFilter for Logs {
+    fn current(&self) -> String {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change(&self, wanted: &str) -> Result<(), String> {
+        let wanted = filter(wanted)?;
+        // Held until it is done: of two changes, the one that is told is the one that holds.
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        self.filter.reload(env_filter(&wanted)).map_err(|error| error.to_string())?;
+        *said = wanted;
+        Ok(())
     }
 }
 

@@ -24,6 +24,7 @@ mod topic;
 
 use cli::{Cli, Command};
 use exit::{Exit, Failure, Outcome};
+use logging::Logs;
 use output::Output;
 
 fn main() -> ExitCode {
@@ -44,13 +45,19 @@ fn run(cli: &Cli) -> Outcome {
     // What an inspection finds is its answer; recovery's own log lines would say it twice.
     let inspects = matches!(cli.command, Command::Log(_));
     let level = if serves { "info" } else { "warn" };
-    logging::start(&cli.global.log, if inspects { "off" } else { level });
+    let logs = logging::start(&cli.global.log, if inspects { "off" } else { level }, serves);
+    let ended = run_command(cli, &logs);
+    logs.finish();
+    ended
+}
+
+fn run_command(cli: &Cli, logs: &Logs) -> Outcome {
     let mut output = Output::new(cli.global.json);
     match &cli.command {
-        Command::Dev(options) => serve::run(&options.to_plan()?, &mut output),
-        Command::Server(options) => serve::run(&options.to_plan()?, &mut output),
-        Command::Broker(options) => serve::broker::run(options, &mut output),
-        Command::Gateway(options) => serve::gateway::run(options, &mut output),
+        Command::Dev(options) => serve::run(&options.to_plan()?, logs, &mut output),
+        Command::Server(options) => serve::run(&options.to_plan()?, logs, &mut output),
+        Command::Broker(options) => serve::broker::run(options, logs, &mut output),
+        Command::Gateway(options) => serve::gateway::run(options, logs, &mut output),
         Command::Topic(command) => client::block_on(topic::run(command, &cli.global, &mut output))?,
         Command::Group(command) => client::block_on(group::run(command, &cli.global, &mut output))?,
         Command::Cluster(command) => cluster::run(command, &cli.global, &mut output),

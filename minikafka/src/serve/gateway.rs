@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use clap::{ArgAction, Args};
 use minikafka_core::limits;
@@ -13,6 +14,7 @@ use super::options::in_brackets;
 use super::{gateway_failed, one_thread_runtime};
 use crate::config::ConfigOptions;
 use crate::exit::{Failure, Outcome};
+use crate::logging::Logs;
 use crate::output::Output;
 use crate::shutdown::Shutdown;
 
@@ -61,13 +63,14 @@ struct Ready {
 }
 
 /// Runs a gateway until it is asked to stop.
-pub fn run(options: &GatewayOptions, output: &mut Output) -> Outcome {
+pub fn run(options: &GatewayOptions, logs: &Logs, output: &mut Output) -> Outcome {
     let host = options.host()?;
     one_thread_runtime()?.block_on(async {
         let mut shutdown = Shutdown::listen().map_err(|error| Failure::io("listening for signals", &error))?;
         let membership = options.membership.join().await?;
         let cluster = format!("{:016x}", membership.cluster.cluster.0);
-        let config = options.config(&host, membership);
+        let mut config = options.config(&host, membership);
+        config.log_filter = Some(Arc::new(logs.clone()));
         let gateway = Gateway::start(config).await.map_err(|error| gateway_failed(&error, "--listen"))?;
         let ready = Ready {
             command: "gateway",
