@@ -411,6 +411,11 @@ const _: () = assert!(HEARTBEAT_WAIT_MS_MAX * 3 <= SESSION_TIMEOUT_MS_DEFAULT);
 const _: () = assert!(RANGES_DEFAULT.is_power_of_two() && RANGES_PER_CHUNK.is_power_of_two());
 const _: () = assert!(BATCH_BODY_BYTES_MAX < FETCH_BYTES_MAX && RECORD_BYTES_MAX < BATCH_BODY_BYTES_MAX);
 
+/// Warnings and errors that one place in the code tells in a window; the others are counted, and the count is told.
+pub const LOG_REPEATS_MAX: u32 = 10;
+/// That window.
+pub const LOG_WINDOW_MS: u64 = 10_000;
+
 /// Topics that each shard counts by themselves, unless the operator says otherwise.
 pub const METRIC_TOPICS_DEFAULT: u16 = 50;
 /// Ranges of a shard that have metrics of their own.

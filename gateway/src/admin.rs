@@ -232,6 +232,14 @@ pub struct Health {
     pub is_controller: bool,
 }
 
+/// `GET` and body of `PUT /v1/log-level`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogLevel {
+    /// A level, or levels of targets: `info,minikafka_broker=debug`.
+    pub filter: String,
+}
+
 /// Body of `POST /v1/plans` and `POST /v1/operations`: exactly one of the first three.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

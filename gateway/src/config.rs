@@ -8,6 +8,8 @@ use std::time::Duration;
 use minikafka_core::coordination::Coordinator;
 use minikafka_core::limits;
 
+use crate::http::LogFilter;
+
 /// Settings of a gateway. [`GatewayConfig::new`] sets the defaults; change the fields that differ.
 #[derive(Clone)]
 pub struct GatewayConfig {
@@ -35,6 +37,8 @@ pub struct GatewayConfig {
     pub ranges: u32,
     /// Connections to the native port. Default: [`limits::CONNECTIONS_MAX`].
     pub connections_max: u32,
+    /// What `/v1/log-level` shows and changes; none: there is no such path. Default: none.
+    pub log_filter: Option<Arc<dyn LogFilter>>,
     /// How long a connection may take over what. Default: the values of [`limits`].
     pub deadlines: Deadlines,
 }
@@ -79,6 +83,7 @@ impl GatewayConfig {
             default_replication: 0,
             ranges: limits::RANGES_DEFAULT,
             connections_max: limits::CONNECTIONS_MAX,
+            log_filter: None,
             deadlines: Deadlines::default(),
         }
     }

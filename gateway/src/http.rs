@@ -8,6 +8,7 @@
 mod cluster;
 mod error;
 mod groups;
+mod log_level;
 mod operations;
 mod port;
 mod queue;
@@ -28,6 +29,7 @@ use tokio::time::timeout;
 use crate::gateway::Shared;
 pub(crate) use cluster::{is_controller, range_states};
 use error::{Code, HttpError};
+pub use log_level::{LogFilter, log_level_routes};
 pub use port::serve_http;
 
 /// Serves the port until dropped.
@@ -43,8 +45,10 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/pull", get(queue::pull).post(queue::pull_with_lease))
         .route("/ack", post(queue::ack))
         .layer(middleware::from_fn(queue::same_site));
+    let log_level = shared.config.log_filter.clone().map(log_level_routes).unwrap_or_default();
     Router::new()
         .merge(queue)
+        .merge(log_level)
         .route("/healthz", get(cluster::health))
         .route("/metrics", get(metrics))
         .route("/v1/cluster", get(cluster::cluster))

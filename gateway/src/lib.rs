@@ -31,6 +31,6 @@ mod topics;
 pub use cluster::{ClusterError, create_cluster, find_cluster};
 pub use config::{Deadlines, GatewayConfig};
 pub use gateway::{Gateway, GatewayError, GatewayHandle};
-pub use http::serve_http;
+pub use http::{LogFilter, log_level_routes, serve_http};
 pub use metrics::CHAPTERS as METRICS;
 pub use server::CounterValues;

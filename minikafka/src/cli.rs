@@ -3,21 +3,25 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use minikafka_bench::BenchCommand;
 use minikafka_sim::command::SimCommand;
 
 use crate::cluster::ClusterCommand;
+use crate::config::ConfigCommand;
 use crate::consume::ConsumeCommand;
 use crate::exit::EXIT_CODES;
 use crate::group::GroupCommand;
 use crate::log::LogCommand;
 use crate::produce::ProduceCommand;
-use crate::quantity;
 use crate::serve::broker::BrokerOptions;
 use crate::serve::gateway::GatewayOptions;
 use crate::serve::options::{DevOptions, ServerOptions};
 use crate::topic::TopicCommand;
+use crate::{logging, quantity};
+
+/// The heading of what is logged, which is also a table of the configuration file.
+pub const LOG_HEADING: &str = "Log";
 
 /// A durable message broker: an acknowledged record is on stable storage.
 #[derive(Debug, Parser)]
@@ -51,9 +55,42 @@ pub struct GlobalOptions {
     /// Give up on a request after this long.
     #[arg(long, global = true, value_name = "DURATION", default_value = "30s", value_parser = quantity::duration)]
     pub timeout: Duration,
-    /// What is logged to standard error: error, warn, info, debug, trace, or target=level pairs [env: RUST_LOG].
-    #[arg(long, global = true, value_name = "LEVEL")]
-    pub log_level: Option<String>,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogOptions,
+}
+
+/// What is logged to standard error, and how.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = LOG_HEADING)]
+pub struct LogOptions {
+    /// What is logged to standard error: error, warn, info, debug, trace, off, or such a level and target=level pairs, such as
+    /// info,minikafka_broker=debug [default: info of what serves, warn otherwise].
+    #[arg(id = "log-level", long, global = true, value_name = "FILTER", value_parser = logging::filter, env = "RUST_LOG")]
+    pub level: Option<String>,
+    /// How it is written: text, one JSON object a line, or whichever suits: text on a terminal.
+    #[arg(
+        id = "log-format",
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t,
+        env = "MINIKAFKA_LOG_FORMAT"
+    )]
+    pub format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
 }
 
 /// What the binary can do.
@@ -88,6 +125,9 @@ pub enum Command {
     /// Look into a data directory without a broker: verify every byte, or dump what is there. Never writes.
     #[command(subcommand)]
     Log(LogCommand),
+    /// Check configuration files, or print every setting with its meaning.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Check what this machine has and lacks to run a broker, with the fix for what it lacks.
     Doctor(DoctorOptions),
 }

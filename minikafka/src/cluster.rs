@@ -7,21 +7,24 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use minikafka_core::coordination::OperationState;
+use minikafka_core::coordination::{OperationState, OperationTask};
 use minikafka_core::{NodeId, RangeId, RingId, limits};
 use minikafka_gateway::admin::*;
 
 use crate::cli::GlobalOptions;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::logging;
 use crate::output::Output;
 
 mod create;
 mod http;
+mod restart;
 mod show;
 
 use create::CreateOptions;
 use http::Gateways;
-use show::{OperationShown, PlanShown, StatusShown};
+use restart::{RestartOptions, WaitOptions};
+use show::{LogLevelOf, LogLevelsShown, OperationShown, PlanShown, StatusShown};
 
 /// Between two looks at an operation that is waited for.
 const LOOK: Duration = Duration::from_millis(500);
@@ -40,8 +43,28 @@ pub enum ClusterCommand {
     Drain(DrainOptions),
     /// Bring one range to other nodes.
     Move(MoveOptions),
+    /// Give a node that was drained back: it may get ranges again, of which a rebalance gives it its share.
+    Readmit {
+        /// The node's number.
+        #[arg(value_name = "NODE")]
+        node: u32,
+        #[command(flatten)]
+        http: HttpOptions,
+    },
     /// Spread ranges evenly over all nodes: after one was added, or given back.
     Rebalance(RebalanceOptions),
+    /// Return when every range has all its members, and nothing changes any more.
+    Wait(WaitOptions),
+    /// Restart one node by a command, in order: wait until the cluster can do without it, restart it, wait until it is back.
+    Restart(RestartOptions),
+    /// Show or change what processes log, until they end: of each HTTP port that is named, a gateway's or a broker's.
+    LogLevel {
+        /// The new filter, such as info,minikafka_broker=debug; without it, nothing is changed.
+        #[arg(value_name = "FILTER", value_parser = logging::filter)]
+        filter: Option<String>,
+        #[command(flatten)]
+        http: HttpOptions,
+    },
     /// End an operation. What was moved stays moved; a drained node may get ranges again.
     Abort {
         /// Its number, as `cluster status` shows it.
@@ -133,6 +156,12 @@ pub fn run(command: &ClusterCommand, global: &GlobalOptions, output: &mut Output
         ClusterCommand::Drain(options) => begin(&options.request(), &options.operation, global, output),
         ClusterCommand::Move(options) => begin(&options.request(), &options.operation, global, output),
         ClusterCommand::Rebalance(options) => begin(&options.request(), &options.operation, global, output),
+        ClusterCommand::Readmit { node, http } => {
+            output.show(&OperationShown(readmit(&mut Gateways::new(&http.http, global.timeout), NodeId(*node))?))
+        }
+        ClusterCommand::Wait(options) => restart::wait(options, global, output),
+        ClusterCommand::Restart(options) => restart::run(options, global, output),
+        ClusterCommand::LogLevel { filter, http } => log_level(filter.as_deref(), &http.http, global, output),
         ClusterCommand::Abort { operation, http } => {
             let mut gateways = Gateways::new(&http.http, global.timeout);
             output.show(&OperationShown(gateways.delete(&format!("/v1/operations/{operation}"))?))
@@ -161,18 +190,49 @@ fn status(gateways: &mut Gateways, output: &mut Output) -> Outcome {
     output.show(&StatusShown { cluster, brokers, rings, operations })
 }
 
-/// Begins an operation, and waits for its end where that is wanted.
-fn begin(request: &PlanRequest, options: &OperationOptions, global: &GlobalOptions, output: &mut Output) -> Outcome {
-    let mut gateways = Gateways::new(&options.http.http, global.timeout);
-    let mut operation: OperationStatus = gateways.post("/v1/operations", request)?;
+fn log_level(filter: Option<&str>, http: &[String], global: &GlobalOptions, output: &mut Output) -> Outcome {
+    let mut processes = Vec::new();
+    for address in http {
+        // Each process has a filter of its own: none speaks for another.
+        let mut process = Gateways::new(std::slice::from_ref(address), global.timeout);
+        let LogLevel { filter } = match filter {
+            Some(filter) => process.put("/v1/log-level", &LogLevel { filter: filter.to_owned() })?,
+            None => process.get("/v1/log-level")?,
+        };
+        processes.push(LogLevelOf { address: address.clone(), filter });
+    }
+    output.show(&LogLevelsShown(processes))
+}
+
+/// Ends the drain of a node.
+fn readmit(gateways: &mut Gateways, node: NodeId) -> Outcome<OperationStatus> {
+    let OperationsStatus { operations } = gateways.get("/v1/operations")?;
+    let is_its = |it: &&OperationStatus| it.task == OperationTask::Drain(node) && it.state != OperationState::Aborted;
+    let not_drained = || Failure::new(Exit::NotFound, format!("node {node} is not drained: nothing is to be done"));
+    let OperationStatus { operation, .. } = operations.iter().rfind(is_its).ok_or_else(not_drained)?;
+    gateways.delete(&format!("/v1/operations/{operation}"))
+}
+
+/// Follows an operation to its end, which it tells to people.
+fn follow(gateways: &mut Gateways, mut operation: OperationStatus, quiet: bool) -> Outcome<OperationStatus> {
     let mut told = None;
-    while options.wait && operation.state == OperationState::Running {
-        if !output.is_json() && told != Some(operation.moved) {
+    while operation.state == OperationState::Running {
+        if !quiet && told != Some(operation.moved) {
             eprintln!("operation {}: {} of {} ranges moved", operation.operation, operation.moved, operation.ranges);
             told = Some(operation.moved);
         }
         thread::sleep(LOOK);
         operation = gateways.get(&format!("/v1/operations/{}", operation.operation))?;
+    }
+    Ok(operation)
+}
+
+/// Begins an operation, and waits for its end where that is wanted.
+fn begin(request: &PlanRequest, options: &OperationOptions, global: &GlobalOptions, output: &mut Output) -> Outcome {
+    let mut gateways = Gateways::new(&options.http.http, global.timeout);
+    let mut operation: OperationStatus = gateways.post("/v1/operations", request)?;
+    if options.wait {
+        operation = follow(&mut gateways, operation, output.is_json())?;
     }
     let is_aborted = operation.state == OperationState::Aborted;
     let number = operation.operation;

@@ -13,7 +13,7 @@ pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed; the message says what to do
-  2  the command line is wrong
+  2  the command line is wrong, or the configuration file
   3  nobody answered: not reachable, or not in time
   4  not found: no such topic, partition, offset or group
   5  partly done: the summary says what is stored and what is not

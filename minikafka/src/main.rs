@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 mod bench;
 mod cli;
 mod client;
 mod cluster;
 mod cluster_secret;
+mod config;
 mod consume;
 mod doctor;
 mod exit;
@@ -25,14 +24,17 @@ mod topic;
 
 use cli::{Cli, Command};
 use exit::{Exit, Failure, Outcome};
+use logging::Logs;
 use output::Output;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(&cli) {
+    let read = config::command_line(std::env::args_os());
+    // Before the line is read, nobody knows better.
+    let json = read.as_ref().map_or_else(|_| std::env::args_os().any(|word| word == "--json"), |cli| cli.global.json);
+    match read.and_then(|cli| run(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.report(cli.global.json);
+            failure.report(json);
             failure.exit_code()
         }
     }
@@ -43,13 +45,19 @@ fn run(cli: &Cli) -> Outcome {
     // What an inspection finds is its answer; recovery's own log lines would say it twice.
     let inspects = matches!(cli.command, Command::Log(_));
     let level = if serves { "info" } else { "warn" };
-    logging::start(cli.global.log_level.as_deref(), if inspects { "off" } else { level })?;
+    let logs = logging::start(&cli.global.log, if inspects { "off" } else { level }, serves);
+    let ended = run_command(cli, &logs);
+    logs.finish();
+    ended
+}
+
+fn run_command(cli: &Cli, logs: &Logs) -> Outcome {
     let mut output = Output::new(cli.global.json);
     match &cli.command {
-        Command::Dev(options) => serve::run(&options.to_plan()?, &mut output),
-        Command::Server(options) => serve::run(&options.to_plan()?, &mut output),
-        Command::Broker(options) => serve::broker::run(options, &mut output),
-        Command::Gateway(options) => serve::gateway::run(options, &mut output),
+        Command::Dev(options) => serve::run(&options.to_plan()?, logs, &mut output),
+        Command::Server(options) => serve::run(&options.to_plan()?, logs, &mut output),
+        Command::Broker(options) => serve::broker::run(options, logs, &mut output),
+        Command::Gateway(options) => serve::gateway::run(options, logs, &mut output),
         Command::Topic(command) => client::block_on(topic::run(command, &cli.global, &mut output))?,
         Command::Group(command) => client::block_on(group::run(command, &cli.global, &mut output))?,
         Command::Cluster(command) => cluster::run(command, &cli.global, &mut output),
@@ -59,6 +67,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Sim(command) if minikafka_sim::command::run(command) => Ok(()),
         Command::Sim(_) => Err(Failure::new(Exit::Failed, "the simulation broke a promise; see above")),
         Command::Log(command) => log::run(command, &mut output),
+        Command::Config(command) => config::run(command, &mut output),
         Command::Doctor(options) => run_doctor(options, &mut output),
     }
 }

@@ -23,6 +23,7 @@ use minikafka_gateway::{Gateway, GatewayConfig, GatewayError, GatewayHandle, cre
 use serde::Serialize;
 
 use crate::exit::{Failure, Outcome};
+use crate::logging::Logs;
 use crate::output::Output;
 use crate::shutdown::Shutdown;
 use crate::{cluster_secret, doctor, process_limits};
@@ -70,12 +71,12 @@ struct Node {
 }
 
 /// Runs a node until it is asked to stop, or must.
-pub fn run(plan: &Plan, output: &mut Output) -> Outcome {
+pub fn run(plan: &Plan, logs: &Logs, output: &mut Output) -> Outcome {
     check_machine(&plan.data_dir)?;
     create_directory(&plan.data_dir)?;
     one_thread_runtime()?.block_on(async {
         let mut shutdown = Shutdown::listen().map_err(|error| Failure::io("listening for signals", &error))?;
-        let mut node = Node::start(plan).await?;
+        let mut node = Node::start(plan, logs).await?;
         output.show(&node.ready(plan))?;
         let ended = tokio::select! {
             signal = shutdown.asked() => {
@@ -134,7 +135,7 @@ fn create_directory(data_dir: &Path) -> Outcome {
 }
 
 impl Node {
-    async fn start(plan: &Plan) -> Outcome<Self> {
+    async fn start(plan: &Plan, logs: &Logs) -> Outcome<Self> {
         let failed = |error: &dyn fmt::Display| Failure::failed(error.to_string());
         // The coordinator's lock keeps a second process out of the whole data directory.
         let coordinator =
@@ -163,7 +164,7 @@ impl Node {
         let mut broker_http = Vec::new();
         for (at, broker) in (0..plan.nodes).zip(&brokers) {
             if let Some(plan) = plan.broker_http(at) {
-                broker_http.extend(BrokerHttp::start(plan, broker.metrics()).await?);
+                broker_http.extend(BrokerHttp::start(plan, broker.metrics(), logs).await?);
             }
         }
 
@@ -172,6 +173,7 @@ impl Node {
         config.http_listen = plan.http;
         config.http_is_optional = plan.http_is_optional;
         config.advertise_http = plan.http.filter(|http| http.port() != 0).map(|http| advertised_http(plan, http));
+        config.log_filter = Some(Arc::new(logs.clone()));
         config.auto_create_topics = plan.auto_create_topics;
         config.default_partitions = plan.default_partitions;
         config.default_replication = plan.nodes.min(REPLICATION_MAX);

@@ -145,6 +145,19 @@ impl Cluster {
         Ok(state.map(|state| Self { directory, state, owned: false, guard: None }))
     }
 
+    /// Takes over what another program has done to it by `scripts/cluster`.
+    pub fn reload(&mut self) -> Result<()> {
+        self.state = State::load(&self.directory)?.context("the cluster was taken down")?;
+        Ok(())
+    }
+
+    /// The shell command that restarts a broker in order, as `systemctl restart` does on a machine of its own.
+    pub fn restart_command(&self, number: u8) -> Result<String> {
+        let program = format!("'{}'", process::program("cluster")?.display());
+        let directory = format!("--directory '{}'", self.directory.display());
+        Ok(format!("{program} stop {number} {directory} && {program} start {number} {directory}"))
+    }
+
     /// Goes on running when this handle, and this process, end.
     pub fn leave_running(mut self) {
         self.owned = false;

@@ -1,8 +1,8 @@
 //! The command line as scripts see it: exit codes, JSON, and messages that say what to do.
 
-use std::process::Output;
+use std::process::{Command, Output};
 
-use minikafka_tests::process;
+use minikafka_tests::{process, source};
 use serde_json::Value;
 
 /// Nobody listens on the discard port of this machine.
@@ -38,6 +38,8 @@ fn wrong_command_lines_end_with_2() {
         "dev --nodes 6",
         "server --listen 0.0.0.0",
         "doctor --log-level a=b=c",
+        "doctor --log-level inof",
+        "config check Cargo.toml",
     ] {
         let output = run(line, b"");
         assert_eq!(code(&output), 2, "{line}: {}", errors(&output));
@@ -97,6 +99,34 @@ fn this_machine_can_run_a_broker() {
     let line = format!("doctor --data-dir {}", directory.path().display());
     let output = run(&line, b"");
     assert_eq!(code(&output), 0, "{}{}", String::from_utf8_lossy(&output.stdout), errors(&output));
+}
+
+#[test]
+fn the_environment_goes_before_the_file_and_a_flag_before_both() {
+    let file = source::repository().join("deploy/systemd/minikafka.toml").display().to_string();
+    let checked = run(&format!("config check {file}"), b"");
+    assert_eq!(code(&checked), 0, "{}", errors(&checked));
+    let printed = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(process::binary().expect("the binary"));
+        command.args(["config", "print", "--json"]).env("MINIKAFKA_CONFIG", &file).envs(variables.iter().copied());
+        let output = command.output().expect("the binary runs");
+        assert_eq!(code(&output), 0, "{}", errors(&output));
+        let settings: Vec<Value> = serde_json::from_slice(&output.stdout).expect("a list of settings");
+        let cores = settings.iter().find(|it| it["table"] == "shards" && it["key"] == "cores").cloned();
+        cores.expect("a key of this name")["value"].clone()
+    };
+    assert_eq!(printed(&[]), "3");
+    assert_eq!(printed(&[("MINIKAFKA_CORES", "5")]), "5");
+    // The parser of the command line takes them in the same order: whose value it refuses is the one that counts.
+    let refused = |line: &str| {
+        let mut command = Command::new(process::binary().expect("the binary"));
+        command.args(line.split_whitespace()).args(["--config", &file]).env("MINIKAFKA_NODE_ID", "none");
+        let output = command.output().expect("the binary runs");
+        assert_eq!(code(&output), 2, "{}", errors(&output));
+        errors(&output)
+    };
+    assert!(refused("broker").contains("'none'"));
+    assert!(refused("broker --node-id nobody").contains("'nobody'"));
 }
 
 #[test]

@@ -250,6 +250,10 @@ fn members<'a>(map: &'a ClusterMap, record: &'a RangeRecord) -> impl Iterator<It
     record.active.iter().flat_map(|active| &active.chain).map(|member| MemberStatus {
         node: member.node,
         shard: member.shard,
-        live: map.brokers.get(&member.node).is_some_and(|broker| broker.store == member.store),
+        // A process that started again is no member until its chains have it again, whatever is on its disk.
+        live: map
+            .brokers
+            .get(&member.node)
+            .is_some_and(|broker| (broker.store, broker.incarnation) == (member.store, member.incarnation)),
     })
 }

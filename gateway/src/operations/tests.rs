@@ -11,6 +11,7 @@ use super::plan::{Plan, plan};
 use super::progress::{Advance, advance, waits_for};
 use super::*;
 use crate::admin::{MoveRequest, RebalanceRequest};
+use crate::http::range_states;
 use crate::map::At;
 
 /// Live nodes with one shard each, by number and rack.
@@ -228,4 +229,14 @@ fn an_aborted_operation_wishes_for_nothing_and_the_older_of_two_goes_first() {
     first.state = OperationState::Aborted;
     set(&mut four, first);
     assert_eq!(wishes(&advance(&four, &BTreeSet::new())), [(0, vec![1, 4])]);
+}
+
+/// A chain that has the process before says nothing of the one that came after it: what it missed it has not copied yet.
+#[test]
+fn a_node_that_started_again_is_no_member_until_its_chain_has_it_again() {
+    let mut map = map(2, &[&[1, 2]]);
+    let is_under_replicated = |map: &ClusterMap| range_states(map).any(|range| range.is_under_replicated);
+    assert!(!is_under_replicated(&map));
+    map.brokers.get_mut(&NodeId(2)).expect("it is live").incarnation = Incarnation(20);
+    assert!(is_under_replicated(&map));
 }

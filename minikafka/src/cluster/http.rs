@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use minikafka_gateway::admin::{ErrorBody, PlanRequest};
+use minikafka_gateway::admin::{ErrorBody, LogLevel, PlanRequest};
 use serde::de::DeserializeOwned;
 use ureq::http::header;
 
@@ -26,6 +26,7 @@ pub struct Gateways {
 enum Question<'a> {
     Get,
     Post(&'a PlanRequest),
+    Put(&'a LogLevel),
     Delete,
 }
 
@@ -75,6 +76,11 @@ impl Gateways {
         self.ask(Question::Post(request), path)
     }
 
+    /// Changes a setting.
+    pub fn put<T: DeserializeOwned>(&mut self, path: &str, level: &LogLevel) -> Outcome<T> {
+        self.ask(Question::Put(level), path)
+    }
+
     /// Aborts.
     pub fn delete<T: DeserializeOwned>(&mut self, path: &str) -> Outcome<T> {
         self.ask(Question::Delete, path)
@@ -121,6 +127,7 @@ impl Gateways {
         let mut response = match question {
             Question::Get => self.agent.get(url).call()?,
             Question::Post(request) => self.agent.post(url).send_json(request)?,
+            Question::Put(level) => self.agent.put(url).send_json(level)?,
             Question::Delete => self.agent.delete(url).call()?,
         };
         let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());

@@ -36,6 +36,27 @@ pub struct PlanShown(pub PlanStatus);
 #[serde(transparent)]
 pub struct OperationShown(pub OperationStatus);
 
+/// What processes log.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub struct LogLevelsShown(pub Vec<LogLevelOf>);
+
+/// What one process logs.
+#[derive(Debug, Serialize)]
+pub struct LogLevelOf {
+    /// Its HTTP port.
+    pub address: String,
+    /// Its filter.
+    pub filter: String,
+}
+
+impl fmt::Display for LogLevelsShown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows: Vec<_> = self.0.iter().map(|of| vec![of.address.clone(), of.filter.clone()]).collect();
+        write!(f, "{}", table(&["http", "logs"], &rows))
+    }
+}
+
 impl fmt::Display for StatusShown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { cluster, brokers, rings, operations } = self;

@@ -14,7 +14,9 @@ use super::membership::{Membership, MembershipOptions};
 use super::options::in_brackets;
 use super::shard_options::ShardOptions;
 use super::{check_machine, create_directory, lost_shard, one_thread_runtime};
+use crate::config::ConfigOptions;
 use crate::exit::{Failure, Outcome};
+use crate::logging::Logs;
 use crate::output::Output;
 use crate::shutdown::Shutdown;
 
@@ -33,13 +35,16 @@ pub struct BrokerOptions {
     /// Where its records are kept; created when it is missing.
     #[arg(long, value_name = "DIR", default_value = "minikafka-data", env = "MINIKAFKA_DATA_DIR")]
     data_dir: PathBuf,
-    /// Where it serves HTTP, which is /metrics and /healthz; it has no secret, so keep it where only operators are
+    /// Where it serves HTTP, which is /metrics, /healthz and /v1/log-level; it has no secret, so keep it where only operators are
     /// [default: port 19600 of --host, or not at all where that is taken].
     #[arg(long, value_name = "IP:PORT", env = "MINIKAFKA_BROKER_HTTP")]
     http: Option<SocketAddr>,
     /// Where the machine stands: the members of a chain are spread over racks.
     #[arg(long, value_name = "NAME", default_value = "", value_parser = rack, env = "MINIKAFKA_RACK")]
     rack: String,
+    /// Where more of this stands.
+    #[command(flatten)]
+    _config: ConfigOptions,
     /// Where its cluster is.
     #[command(flatten)]
     membership: MembershipOptions,
@@ -62,7 +67,7 @@ struct Ready {
 }
 
 /// Runs a broker until it is asked to stop, or must.
-pub fn run(options: &BrokerOptions, output: &mut Output) -> Outcome {
+pub fn run(options: &BrokerOptions, logs: &Logs, output: &mut Output) -> Outcome {
     let advertise = options.advertise()?;
     options.shards.check_ports()?;
     check_machine(&options.data_dir)?;
@@ -81,7 +86,7 @@ pub fn run(options: &BrokerOptions, output: &mut Output) -> Outcome {
                 std::process::exit(0);
             }
         };
-        let http = match BrokerHttp::start(options.http(), broker.metrics()).await {
+        let http = match BrokerHttp::start(options.http(), broker.metrics(), logs).await {
             Ok(http) => http,
             Err(failure) => {
                 tokio::task::spawn_blocking(move || broker.stop()).await.map_err(broken)?.map_err(broken)?;

@@ -1,21 +1,25 @@
-//! A broker's HTTP port: `/metrics` for Prometheus, `/healthz` for whoever asks whether the process answers.
+//! A broker's HTTP port: `/metrics` for Prometheus, `/healthz` for whoever asks whether the process answers, `/v1/log-level`
+//! for what it logs.
 //!
-//! It only tells. Like the gateway's it has no secret and no encryption, so it belongs where only operators are.
+//! It changes nothing else. Like the gateway's it has no secret and no encryption, so it belongs where only operators are.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use minikafka_broker::BrokerMetrics;
-use minikafka_gateway::{Deadlines, serve_http};
+use minikafka_core::limits;
+use minikafka_gateway::{Deadlines, log_level_routes, serve_http};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::exit::{Failure, Outcome};
+use crate::logging::Logs;
 
 /// Where brokers serve HTTP unless said otherwise.
 pub const PORT: u16 = 19_600;
@@ -40,14 +44,14 @@ pub struct BrokerHttp {
 
 impl BrokerHttp {
     /// Listens, and serves what `metrics` tell.
-    pub async fn start(plan: BrokerHttpPlan, metrics: BrokerMetrics) -> Outcome<Option<Self>> {
+    pub async fn start(plan: BrokerHttpPlan, metrics: BrokerMetrics, logs: &Logs) -> Outcome<Option<Self>> {
         let listening = async {
             let listener = TcpListener::bind(plan.address).await?;
             Ok((listener.local_addr()?, listener))
         };
         match listening.await {
             Ok((address, listener)) => {
-                let serving = tokio::spawn(serve_http(router(metrics), listener, Deadlines::default()));
+                let serving = tokio::spawn(serve_http(router(metrics, logs), listener, Deadlines::default()));
                 Ok(Some(Self { address, serving }))
             }
             Err(error) if plan.is_optional => {
@@ -71,8 +75,9 @@ fn broken(address: SocketAddr, error: &std::io::Error) -> Failure {
     ))
 }
 
-fn router(metrics: BrokerMetrics) -> Router {
-    Router::new().route("/metrics", get(tell)).route("/healthz", get(async || "ok\n")).with_state(metrics)
+fn router(metrics: BrokerMetrics, logs: &Logs) -> Router {
+    let told = Router::new().route("/metrics", get(tell)).route("/healthz", get(async || "ok\n")).with_state(metrics);
+    told.merge(log_level_routes(Arc::new(logs.clone())).layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES_MAX)))
 }
 
 async fn tell(State(metrics): State<BrokerMetrics>) -> impl IntoResponse {

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use minikafka_core::limits;
 use minikafka_gateway::{Gateway, GatewayConfig};
 use serde::Serialize;
@@ -11,7 +12,9 @@ use serde::Serialize;
 use super::membership::{Membership, MembershipOptions};
 use super::options::in_brackets;
 use super::{gateway_failed, one_thread_runtime};
+use crate::config::ConfigOptions;
 use crate::exit::{Failure, Outcome};
+use crate::logging::Logs;
 use crate::output::Output;
 use crate::shutdown::Shutdown;
 
@@ -28,12 +31,10 @@ pub struct GatewayOptions {
     /// at all].
     #[arg(long, value_name = "IP:PORT", env = "MINIKAFKA_HTTP_LISTEN")]
     http: Option<SocketAddr>,
-    /// Where its cluster is.
-    #[command(flatten)]
-    membership: MembershipOptions,
     /// Create a topic when a producer asks for one that does not exist.
-    #[arg(long, env = "MINIKAFKA_AUTO_CREATE_TOPICS")]
-    auto_create_topics: bool,
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", value_name = "true|false", env = "MINIKAFKA_AUTO_CREATE_TOPICS")]
+    pub auto_create_topics: bool,
     /// Partitions of a topic that does not say how many.
     #[arg(long, value_name = "COUNT", default_value_t = 8, env = "MINIKAFKA_DEFAULT_PARTITIONS",
           value_parser = clap::value_parser!(u32).range(1..=limits::TOPIC_PARTITIONS_MAX as i64))]
@@ -42,6 +43,12 @@ pub struct GatewayOptions {
     #[arg(long, value_name = "COUNT", env = "MINIKAFKA_DEFAULT_REPLICATION",
           value_parser = clap::value_parser!(u16).range(1..=limits::CHAIN_MAX as i64))]
     default_replication: Option<u16>,
+    /// Where more of this stands.
+    #[command(flatten)]
+    _config: ConfigOptions,
+    /// Where its cluster is.
+    #[command(flatten)]
+    membership: MembershipOptions,
 }
 
 /// What is told once it listens.
@@ -56,13 +63,14 @@ struct Ready {
 }
 
 /// Runs a gateway until it is asked to stop.
-pub fn run(options: &GatewayOptions, output: &mut Output) -> Outcome {
+pub fn run(options: &GatewayOptions, logs: &Logs, output: &mut Output) -> Outcome {
     let host = options.host()?;
     one_thread_runtime()?.block_on(async {
         let mut shutdown = Shutdown::listen().map_err(|error| Failure::io("listening for signals", &error))?;
         let membership = options.membership.join().await?;
         let cluster = format!("{:016x}", membership.cluster.cluster.0);
-        let config = options.config(&host, membership);
+        let mut config = options.config(&host, membership);
+        config.log_filter = Some(Arc::new(logs.clone()));
         let gateway = Gateway::start(config).await.map_err(|error| gateway_failed(&error, "--listen"))?;
         let ready = Ready {
             command: "gateway",

@@ -16,6 +16,7 @@ use crate::quantity;
 
 /// Options of every process of a cluster.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Cluster")]
 pub struct MembershipOptions {
     /// Where the cluster's few shared facts are, such as zk://zk1:2181,zk2:2181/minikafka.
     #[arg(long, value_name = "zk://HOST:PORT[,…][/PATH]", env = "MINIKAFKA_COORDINATOR")]

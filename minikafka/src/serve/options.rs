@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use minikafka_core::limits;
 
 use super::shard_options::ShardOptions;
+use crate::config::ConfigOptions;
 use crate::exit::{Failure, Outcome};
 
 /// Port of the gateway unless said otherwise.
@@ -18,59 +19,65 @@ const HTTP_PORT: u16 = 8090;
 #[derive(Clone, Debug, Args)]
 pub struct NodeOptions {
     /// Where everything is kept; created when it is missing.
-    #[arg(long, value_name = "DIR", default_value = "minikafka-data")]
+    #[arg(long, value_name = "DIR", default_value = "minikafka-data", env = "MINIKAFKA_DATA_DIR")]
     data_dir: PathBuf,
+    /// Partitions of a topic that does not say how many.
+    #[arg(long, value_name = "COUNT", default_value_t = 8, env = "MINIKAFKA_DEFAULT_PARTITIONS",
+          value_parser = clap::value_parser!(u32).range(1..=limits::TOPIC_PARTITIONS_MAX as i64))]
+    default_partitions: u32,
+    /// Where brokers tell their metrics: node k, counted from 0, on this port + k, or not at all where that is taken; 0: nowhere.
+    #[arg(long, value_name = "PORT", default_value_t = super::broker_http::PORT, env = "MINIKAFKA_BROKER_HTTP_PORT")]
+    broker_http_port: u16,
+    /// Where more of this stands.
+    #[command(flatten)]
+    _config: ConfigOptions,
     /// How its shards run.
     #[command(flatten)]
     shards: ShardOptions,
-    /// Partitions of a topic that does not say how many.
-    #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=limits::TOPIC_PARTITIONS_MAX as i64))]
-    default_partitions: u32,
-    /// Where brokers tell their metrics: node k, counted from 0, on this port + k, or not at all where that is taken; 0: nowhere.
-    #[arg(long, value_name = "PORT", default_value_t = super::broker_http::PORT)]
-    broker_http_port: u16,
 }
 
 /// Options of `minikafka dev`.
 #[derive(Clone, Debug, Args)]
 pub struct DevOptions {
-    /// What `server` has too.
-    #[command(flatten)]
-    node: NodeOptions,
     /// Where the gateway listens; port 0: any free one.
-    #[arg(long, value_name = "IP:PORT", default_value_t = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), GATEWAY_PORT))]
+    #[arg(long, value_name = "IP:PORT", default_value_t = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), GATEWAY_PORT),
+          env = "MINIKAFKA_GATEWAY_LISTEN")]
     gateway_listen: SocketAddr,
     /// How many nodes, each with its own shards, in this one process; topics have a copy on each of up to three. Node k, counted
     /// from 0, listens from --port-base + 100 k on.
-    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5))]
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=5), env = "MINIKAFKA_NODES")]
     nodes: u16,
     /// Where HTTP is served: what `minikafka cluster` asks [default: 127.0.0.1:8090, or not at all where that is taken].
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", env = "MINIKAFKA_HTTP_LISTEN")]
     http: Option<SocketAddr>,
+    /// What `server` has too.
+    #[command(flatten)]
+    node: NodeOptions,
 }
 
 /// Options of `minikafka server`.
 #[derive(Clone, Debug, Args)]
 pub struct ServerOptions {
-    /// What `dev` has too.
-    #[command(flatten)]
-    node: NodeOptions,
     /// The address on which shards and gateway listen; 0.0.0.0 is every one, and needs --advertise.
-    #[arg(long, value_name = "IP", default_value_t = Ipv4Addr::LOCALHOST.into())]
+    #[arg(long, value_name = "IP", default_value_t = Ipv4Addr::LOCALHOST.into(), env = "MINIKAFKA_HOST")]
     listen: IpAddr,
     /// The host name or address by which clients reach this machine [default: the one of --listen].
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", env = "MINIKAFKA_ADVERTISE")]
     advertise: Option<String>,
     /// Where the gateway listens, if not on port 9000 of --listen; port 0: any free one.
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", env = "MINIKAFKA_GATEWAY_LISTEN")]
     gateway_listen: Option<SocketAddr>,
     /// Create a topic when a producer asks for one that does not exist.
-    #[arg(long)]
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", value_name = "true|false", env = "MINIKAFKA_AUTO_CREATE_TOPICS")]
     auto_create_topics: bool,
     /// Where HTTP is served: what `minikafka cluster` asks. It has no secret, so keep it where only operators are [default: not
     /// at all].
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", env = "MINIKAFKA_HTTP_LISTEN")]
     http: Option<SocketAddr>,
+    /// What `dev` has too.
+    #[command(flatten)]
+    node: NodeOptions,
 }
 
 /// What is to be started.

@@ -12,40 +12,46 @@ use crate::quantity;
 
 /// Options of the shards of one node.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Shards")]
 pub struct ShardOptions {
     /// How many shards, one thread and one port each [default: the machine's cores less one, at least one].
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024), env = "MINIKAFKA_CORES")]
     cores: Option<u16>,
     /// Shard c listens on this port + c; 0: any free ports.
-    #[arg(long, value_name = "PORT", default_value_t = 19_100)]
+    #[arg(long, value_name = "PORT", default_value_t = 19_100, env = "MINIKAFKA_PORT_BASE")]
     pub port_base: u16,
     /// Memory of each shard for receiving, writing and recent data.
-    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = quantity::bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "256M", env = "MINIKAFKA_MEMORY_PER_SHARD",
+          value_parser = quantity::bytes)]
     memory_per_shard: u64,
     /// How writes are made durable.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, env = "MINIKAFKA_DURABILITY")]
     durability: DurabilityChoice,
     /// Largest segment file, a power of two from 8M to 256M. Deleted records give their space back segment by segment.
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = segment_bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "64M", env = "MINIKAFKA_SEGMENT_BYTES_MAX",
+          value_parser = segment_bytes)]
     segment_bytes_max: u64,
     /// Segment files that each shard keeps for their next use; beyond that, space goes back to the file system.
-    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = quantity::bytes)]
+    #[arg(long, value_name = "SIZE", default_value = "2G", env = "MINIKAFKA_RECYCLED_BYTES_MAX",
+          value_parser = quantity::bytes)]
     recycled_bytes_max: u64,
     /// How often old records are looked for that topics no longer want.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = quantity::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", env = "MINIKAFKA_RETENTION_CHECK",
+          value_parser = quantity::duration)]
     retention_check: Duration,
     /// What each shard reads per second to find damage on its disk before a reader does, or none.
-    #[arg(long, value_name = "RATE", default_value = "4M", value_parser = quantity::rate)]
+    #[arg(long, value_name = "RATE", default_value = "4M", value_parser = quantity::rate, env = "MINIKAFKA_SCRUB_RATE")]
     scrub_rate: u64,
     /// Microseconds for which an idle shard looks for more to do before it sleeps: 150 take a quarter off the latency of single
     /// records and cost processor time; not for a core that takes the disk's interrupts.
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=10_000))]
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, env = "MINIKAFKA_SPIN_US",
+          value_parser = clap::value_parser!(u64).range(..=10_000))]
     spin_us: u64,
     /// How many topics each shard counts by themselves in its metrics; the others are counted together.
-    #[arg(long, value_name = "COUNT", default_value_t = limits::METRIC_TOPICS_DEFAULT)]
+    #[arg(long, value_name = "COUNT", default_value_t = limits::METRIC_TOPICS_DEFAULT, env = "MINIKAFKA_METRICS_TOPICS")]
     metrics_topics: u16,
     /// Batch bytes that each connection may produce per second, such as 50M; over it, its client has to wait [default: none].
-    #[arg(long, value_name = "RATE", value_parser = quantity::rate)]
+    #[arg(long, value_name = "RATE", value_parser = quantity::rate, env = "MINIKAFKA_PRODUCE_QUOTA_PER_CONNECTION")]
     produce_quota_per_connection: Option<u64>,
 }
 

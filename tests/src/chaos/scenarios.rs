@@ -15,7 +15,7 @@ pub fn all() -> &'static [Scenario] {
     &ALL
 }
 
-static ALL: [Scenario; 28] = [
+static ALL: [Scenario; 29] = [
     kills::EACH,
     kills::ALL_AT_ONCE,
     kills::TWO_AND_A_DISK,
@@ -23,6 +23,7 @@ static ALL: [Scenario; 28] = [
     disks::ROT_ALL,
     freezes::HEAD,
     changes::ROLLING_RESTART,
+    changes::ROLLING_RESTART_DRAINED,
     cuts::FROM_PEERS,
     cuts::FROM_PEERS_THEN_KILLED,
     cuts::FROM_ZOOKEEPER,

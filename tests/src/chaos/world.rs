@@ -367,11 +367,21 @@ impl World {
     }
 
     /// Waits for something, with all clients under observation.
-    pub fn wait(&mut self, what: &str, mut is_so: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn wait(&mut self, what: &str, is_so: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
+        self.wait_within(PATIENCE, what, is_so)
+    }
+
+    /// The same, for what takes longer.
+    pub fn wait_within(
+        &mut self,
+        patience: Duration,
+        what: &str,
+        mut is_so: impl FnMut(&mut Self) -> Result<bool>,
+    ) -> Result<()> {
+        let deadline = Instant::now() + patience;
         while !is_so(self)? {
             self.check()?;
-            ensure!(Instant::now() < deadline, "not within {} s: {what}", PATIENCE.as_secs());
+            ensure!(Instant::now() < deadline, "not within {} s: {what}", patience.as_secs());
             std::thread::sleep(LOOK_INTERVAL.min(Duration::from_millis(5)));
         }
         Ok(())

@@ -7,17 +7,31 @@ const MEMBERS: usize = 3;
 
 pub(super) const ROLLING_RESTART: Scenario = Scenario {
     name: "rolling-restart",
-    promise: "each broker is stopped in order and started again, one after the other: nothing is lost, and no write fails",
+    promise: "`minikafka cluster restart` of each broker, one after the other: nothing is lost, no write fails, and every range \
+              has all its members again before the next one goes",
     brokers: 3,
     needs: Needs::Processes,
     run: |world| {
         for _ in 0..world.rounds(1, 3) {
             for broker in 1..=3 {
-                world.stop(broker)?;
-                world.await_write(0)?;
-                world.start_brokers(&[broker])?;
-                world.await_chains(MEMBERS, &[])?;
+                world.restart(broker, &[])?;
+                world.at_work()?;
             }
+        }
+        Ok(())
+    },
+};
+
+pub(super) const ROLLING_RESTART_DRAINED: Scenario = Scenario {
+    name: "rolling-restart-drained",
+    promise: "the same with `--drain`, on a node more than ranges have copies: each broker gives its ranges away before it is \
+              restarted and gets its share afterwards",
+    brokers: 4,
+    needs: Needs::Processes,
+    run: |world| {
+        for broker in 1..=world.rounds(1, 4) as u8 {
+            world.restart(broker, &["--drain", "--at-once", "256"])?;
+            world.at_work()?;
         }
         Ok(())
     },

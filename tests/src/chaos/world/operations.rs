@@ -1,10 +1,17 @@
 //! What operators do, by the command line.
 
-use anyhow::{Context, Result};
+use std::fs::File;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::World;
+use super::{REPLICATION, World};
 use crate::cluster::{GATEWAY_PORT, Member};
+
+/// Longer than any drain and any rebalance of so few records, on a busy machine.
+const RESTART_PATIENCE: Duration = Duration::from_secs(240);
 
 /// How an operation goes.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +57,34 @@ impl World {
         });
         waited.with_context(|| format!("{last:?}"))?;
         self.say(&format!("{due} ranges are moved"));
+        Ok(())
+    }
+
+    /// `minikafka cluster restart` of a broker, with all clients under observation. What it says of the cluster in the end is
+    /// held to: every chain is whole, without any more waiting.
+    pub fn restart(&mut self, broker: u8, options: &[&str]) -> Result<()> {
+        let (command, http) = (self.cluster.restart_command(broker)?, self.cluster.http().join(","));
+        let (number, log) = (broker.to_string(), self.cluster.directory().join(format!("restart-{broker}.log")));
+        let mut restart = Command::new(self.cluster.binary());
+        restart.args(["cluster", "restart", &number, "--with", &command, "--http", &http]).args(options);
+        let told = File::create(&log)?;
+        let mut restart = restart.stdout(told.try_clone()?).stderr(told).spawn()?;
+        let mut ended = None;
+        let waited = self.wait_within(RESTART_PATIENCE, "the command restarts the broker", |_| {
+            ended = restart.try_wait()?;
+            Ok(ended.is_some())
+        });
+        if ended.is_none() {
+            restart.kill()?;
+            restart.wait()?;
+        }
+        self.cluster.reload()?;
+        let told = std::fs::read_to_string(&log)?;
+        waited.with_context(|| told.clone())?;
+        ensure!(ended.is_some_and(|status| status.success()), "minikafka cluster restart {broker}: {ended:?}\n{told}");
+        let chains = self.chains()?;
+        ensure!(chains.iter().all(|chain| chain.len() == usize::from(REPLICATION)), "not whole: {chains:?}\n{told}");
+        self.say(told.lines().next_back().unwrap_or_default());
         Ok(())
     }
 
