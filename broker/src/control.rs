@@ -135,7 +135,7 @@ const fn refused(code: ErrorCode) -> Answer {
 }
 
 const fn refused_learn(range: RangeId, code: ErrorCode) -> LearnReport {
-    LearnReport { range, error: Some(code), promised: Epoch(0), end: LogIndex(0), limit: LogIndex(0) }
+    LearnReport { range, error: Some(code), promised: Epoch(0), end: LogIndex(0), limit: None }
 }
 
 fn outcome(range: RangeId, Changed { answer, end }: Changed) -> RangeOutcome {

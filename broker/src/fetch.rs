@@ -21,6 +21,7 @@ use minikafka_core::{Epoch, ErrorCode, LogIndex, Offset, PartitionKey, RangeKey,
 use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::{Permit, join_all};
 use minikafka_storage::{ReadError, Reader, SharedSlice};
+use quanta::Instant;
 
 use crate::range::{PartitionOffsets, Range};
 use crate::shard::Shard;
@@ -76,15 +77,17 @@ impl<D: Disk> Shard<D> {
     pub async fn fetch(&self, connection: Option<SocketAddr>, request: &FetchRequest) -> Fetched {
         let wait = Duration::from_millis(request.wait_ms_max.min(limits::FETCH_WAIT_MS_MAX).into());
         let deadline = self.clock().monotonic() + wait;
-        let (mut is_mended, mut waited_ns) = (false, 0);
+        let mended_by = self.clock().monotonic() + Duration::from_millis(limits::MEND_READ_WAIT_MS);
+        let mut waited_ns = 0;
         loop {
             let before = self.ends(request);
-            let fetched = self.fetch_once(connection, request).await;
+            let mut fetched = self.fetch_once(connection, request).await;
             let bytes: u64 = fetched.reply.partitions.iter().map(|p| u64::from(p.entries_bytes)).sum();
-            if !is_mended && self.was_mended(request, &fetched.reply).await {
-                is_mended = true;
+            let damaged = self.damaged_ranges(request, &fetched.reply);
+            if bytes == 0 && Self::were_mended(&damaged, self.until(mended_by)).await {
                 continue;
             }
+            self.ask_again_for_mended(request, &mut fetched.reply);
             let has_error = fetched.reply.partitions.iter().any(|partition| partition.error.is_some());
             let remaining = deadline.saturating_duration_since(self.clock().monotonic());
             if has_error || bytes >= u64::from(request.bytes_min) || remaining.is_zero() {
@@ -103,6 +106,8 @@ impl<D: Disk> Shard<D> {
         self.metrics.fetches.add(1);
         self.metrics.fetched_bytes.add(bytes);
         self.metrics.fetched_records.add(fetched.entries.iter().map(|run| records_in(run)).sum());
+        let is_damaged = |read: &&FetchedPartition| read.error == Some(ErrorCode::DataDamaged);
+        self.metrics.damaged_reads.add(fetched.reply.partitions.iter().filter(is_damaged).count() as u64);
         if waited_ns > 0 {
             self.metrics.took.fetch_wait.record(waited_ns);
         }
@@ -112,23 +117,41 @@ impl<D: Disk> Shard<D> {
         }
     }
 
-    /// Whether damage that was met may be gone by now, because other members of its chain were asked for what is lost.
-    async fn was_mended(&self, request: &FetchRequest, reply: &FetchReply) -> bool {
+    /// The ranges of which damage was met.
+    fn damaged_ranges(&self, request: &FetchRequest, reply: &FetchReply) -> Vec<Rc<Range<D>>> {
         let damaged = request.partitions.iter().zip(&reply.partitions);
         let damaged = damaged.filter(|(_, read)| read.error == Some(ErrorCode::DataDamaged));
-        let ranges: Vec<Rc<Range<D>>> = damaged.filter_map(|(wanted, _)| self.range(wanted.range)).collect();
+        damaged.filter_map(|(wanted, _)| self.range(wanted.range)).collect()
+    }
+
+    /// Waits until it was tried to mend these; false when that is not about to happen, or takes too long.
+    async fn were_mended(damaged: &[Rc<Range<D>>], late: impl Future<Output = ()>) -> bool {
         let tried = async {
             let mut tried = false;
-            for range in &ranges {
+            for range in damaged {
                 tried |= range.mending().await;
             }
             tried
         };
         let late = async {
-            self.disk().sleep(Duration::from_millis(limits::MEND_READ_WAIT_MS)).await;
+            late.await;
             false
         };
-        !ranges.is_empty() && future::or(tried, late).await
+        !damaged.is_empty() && future::or(tried, late).await
+    }
+
+    /// Damage that may soon be gone is none to be told of: the reader shall ask again.
+    fn ask_again_for_mended(&self, request: &FetchRequest, reply: &mut FetchReply) {
+        for (wanted, read) in request.partitions.iter().zip(&mut reply.partitions) {
+            let is_damaged = read.error == Some(ErrorCode::DataDamaged);
+            if is_damaged && self.range(wanted.range).is_some_and(|range| range.may_be_mended()) {
+                (read.error, read.resume) = (Some(ErrorCode::CatchingUp), None);
+            }
+        }
+    }
+
+    async fn until(&self, deadline: Instant) {
+        self.disk().sleep(deadline.saturating_duration_since(self.clock().monotonic())).await;
     }
 
     async fn fetch_once(&self, connection: Option<SocketAddr>, request: &FetchRequest) -> Fetched {
@@ -236,7 +259,6 @@ impl<D: Disk> Shard<D> {
             {
                 // The log said so when the damage was found; a reader that asks again and again is no news.
                 tracing::debug!(range = %range.key(), partition = %wanted.partition, %error, "cannot read");
-                self.metrics.damaged_reads.add(1);
                 let after = match error {
                     ReadError::Damaged(damage) => damage.last_index,
                     _ => LogIndex(0),

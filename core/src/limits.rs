@@ -264,9 +264,8 @@ pub const SCRUB_READ_BYTES: usize = 256 << 10;
 pub const SCRUB_BYTES_PER_SECOND: u64 = 4 << 20;
 /// Ticks before it is looked again whether what no entries make up for can be mended after all.
 pub const MEND_HOPELESS_TICKS: u32 = 6_000;
-/// How long a fetch that met damage may wait for it to be mended, if a pass of mending does not end sooner: a segment is written
-/// anew as a whole.
-pub const MEND_READ_WAIT_MS: u64 = 10_000;
+/// How long a fetch that met damage waits for it to be mended before it is answered `catching_up`.
+pub const MEND_READ_WAIT_MS: u64 = 2_000;
 /// Longest wait for one answer of another member while a log is mended.
 pub const MEND_ANSWER_WAIT_MS: u64 = 1_000;
 /// Copied entries that a sealed member remembers one by one, so that it goes on serving reads; past it, it stops (R4).
@@ -275,8 +274,6 @@ pub const COPIED_ENTRIES_TRACKED_MAX: usize = 16_384;
 pub const SEALS_WAITING_MAX: usize = 8;
 /// How long a learner, or a member that is being reconciled, may answer nothing at all before it is given up.
 pub const PROGRESS_SILENCE_MS: u64 = 5_000;
-/// Answers in a row without anything to copy after which a range counts as empty: longer than a source may be silent.
-pub const LEARN_EMPTY_POLLS: u32 = 20;
 /// Changes made without a learner, because it did not promise, after which it is left out for a while.
 pub const LEARNER_SEALS_MISSED_MAX: u32 = 2;
 /// Longest wait for the seal replies of members that were complained about.

@@ -42,6 +42,8 @@ pub(super) struct Mending {
     passes: Cell<u64>,
     /// What was left the last time is not in entries, so nobody can make up for it.
     beyond: Cell<bool>,
+    /// Everybody said for good that he has nothing of what was left the last time.
+    in_vain: Cell<bool>,
     /// Before the log in use is looked at again.
     rest_ticks: Cell<u32>,
     last_copy: Cell<u64>,
@@ -61,6 +63,7 @@ impl Mending {
     pub fn set_members(&self, members: Vec<ChainMember>) {
         *self.members.borrow_mut() = members;
         self.rest_ticks.set(0);
+        self.in_vain.set(false);
     }
 
     /// An answer that only mending waits for; given back when it is not.
@@ -232,11 +235,12 @@ impl<D: Disk> Range<D> {
         let members = self.mending.members.borrow().clone();
         let others = self.others(&members);
         let (mut after, mut must_roll, mut is_done, mut is_beyond) = (LogIndex(0), false, true, true);
+        let mut has_unsealed = false;
         while let Some(stretch) = self.log.damaged_stretch(after).filter(|_| self.replica.borrow().acts()) {
             after = stretch.end.index;
             if !stretch.is_sealed {
                 must_roll |= stretch.end == self.log.end();
-                (is_done, is_beyond) = (false, false);
+                (is_done, is_beyond, has_unsealed) = (false, false, true);
             } else if let Err(error) = self.log.mend(&stretch, &others, &mut StateVisitor::default()).await {
                 self.not_mended(&stretch, &error, &others);
                 is_beyond &= matches!(error, MendError::Beyond(_));
@@ -246,6 +250,7 @@ impl<D: Disk> Range<D> {
             }
         }
         self.mending.beyond.set(is_beyond && !is_done);
+        self.mending.in_vain.set(!is_done && !has_unsealed && !others.may_help_later.get());
         if must_roll && self.replica.borrow().acts() && self.log.check_append().is_ok() {
             self.roll();
             // It may be sealed at once, when nobody writes.
@@ -259,9 +264,15 @@ impl<D: Disk> Range<D> {
         self.mending.beyond.get()
     }
 
+    /// Whether damage that was met may be gone soon: it is being mended or will be, and that was not in vain before.
+    pub fn may_be_mended(&self) -> bool {
+        let is_hopeful = !self.mending.in_vain.get() && self.is_mendable();
+        self.mending.busy.get() || is_hopeful && self.log.damaged_stretch(LogIndex(0)).is_some()
+    }
+
     /// For who met damage: waits until it was tried to mend it. False at once when that is not about to happen.
     pub async fn mending(&self) -> bool {
-        let is_about_to = self.mending.busy.get() || self.mending.rest_ticks.get() == 0 && self.is_mendable();
+        let is_about_to = self.may_be_mended();
         if is_about_to {
             let before = self.mending.passes.get();
             self.mending.changed.wait_for(|| (self.mending.passes.get() > before).then_some(())).await;

@@ -179,8 +179,8 @@ wire_struct! {
         promised: Epoch,
         /// How far the learner's log reaches.
         end: LogIndex,
-        /// How far the source let it copy when it last answered; 0: it has not answered yet.
-        limit: LogIndex,
+        /// How far the source let it copy when it last answered; none: it has not answered yet.
+        limit: Option<LogIndex>,
     }
 }
 

@@ -335,7 +335,8 @@ fn change() -> Vec<(Frame, Again)> {
     let outcomes = RangesReply { ranges: vec![outcome(None, 0), outcome(Some(ErrorCode::CatchingUp), 12)] };
     let learn = LearnRange { range, epoch: Epoch(5), chain: vec![MEMBER], source: MEMBER };
     let learn = LearnRequest { incarnation, ring, ranges: vec![learn] };
-    let report = |error, end| LearnReport { range, error, promised: Epoch(4), end: LogIndex(end), limit: LogIndex(17) };
+    let report =
+        |error, end| LearnReport { range, error, promised: Epoch(4), end: LogIndex(end), limit: Some(LogIndex(17)) };
     let learned = LearnReply {
         incarnation,
         store: StoreId(3),

@@ -57,12 +57,9 @@ pub(crate) fn expected_ms(moves: &[u64], at_once: u16) -> u64 {
     places.into_iter().max().unwrap_or_default()
 }
 
-/// Copying, and noticing that it is done: of an empty range that takes the longest, because nothing arrives.
+/// Copying, and noticing that it is done.
 fn move_ms(bytes: u64) -> u64 {
-    let notice_ms = match bytes {
-        0 => u64::from(limits::LEARN_EMPTY_POLLS) * limits::PROGRESS_POLL_MS,
-        _ => 2 * limits::PROGRESS_POLL_MS,
-    };
+    let notice_ms = 2 * limits::PROGRESS_POLL_MS;
     notice_ms.saturating_add(bytes.saturating_mul(1_000) / limits::COPY_BYTES_PER_SECOND_ASSUMED)
 }
 
@@ -107,7 +104,7 @@ mod tests {
         assert_eq!(expected_ms(&[second; 3], 1), 3 * one_ms);
         assert_eq!(expected_ms(&[second; 3], 2), 2 * one_ms);
         assert_eq!(expected_ms(&[second; 3], 9), one_ms);
-        assert_eq!(expected_ms(&[0; 8], 4), 8_000, "empty ones take four seconds each");
+        assert_eq!(expected_ms(&[0; 8], 4), 4 * limits::PROGRESS_POLL_MS, "that there is nothing is noticed as soon");
     }
 
     #[test]

@@ -15,9 +15,7 @@ use crate::chain::ChainMember;
 use crate::coordination::{ActiveChain, BrokerRecord, RingChunk};
 use crate::error_code::ErrorCode;
 use crate::ids::*;
-use crate::limits::{
-    LEARN_EMPTY_POLLS, LEARN_GAP_MAX, LEARNER_SEALS_MISSED_MAX, PROGRESS_POLL_MS, PROGRESS_SILENCE_MS,
-};
+use crate::limits::{LEARN_GAP_MAX, LEARNER_SEALS_MISSED_MAX, PROGRESS_POLL_MS, PROGRESS_SILENCE_MS};
 use crate::ring::placement::{Room, newcomer};
 use crate::wire::{LearnRange, LearnReport, LearnRequest};
 
@@ -57,9 +55,7 @@ pub(super) struct Learner {
     /// Sources it was given without getting further.
     sources_tried: usize,
     end: LogIndex,
-    limit: LogIndex,
-    /// Answers in a row that told of nothing to copy.
-    empty_polls: u32,
+    limit: Option<LogIndex>,
     /// Changes that were made without it, because it did not promise.
     seals_missed: u32,
     /// When it answered last.
@@ -77,8 +73,7 @@ impl Learner {
             is_opened: false,
             sources_tried: 0,
             end: LogIndex(0),
-            limit: LogIndex(0),
-            empty_polls: 0,
+            limit: None,
             seals_missed: 0,
             heard_ms: now_ms,
             moved_ms: now_ms,
@@ -88,7 +83,7 @@ impl Learner {
 
     pub(super) fn status(&self, range: RangeId) -> LearnerStatus {
         let is_ready = self.progress == Progress::Ready;
-        LearnerStatus { range, node: self.member.node, end: self.end, limit: self.limit, is_ready }
+        LearnerStatus { range, node: self.member.node, end: self.end, limit: self.limit.unwrap_or_default(), is_ready }
     }
 
     /// Whom to copy from: the tail works least, so the chain's members from behind, those that can serve first.
@@ -108,16 +103,13 @@ impl Learner {
     }
 
     /// Takes what it says about itself, in the active epoch.
-    fn report(&mut self, now_ms: u64, report: &LearnReport, start: LogIndex) {
+    fn report(&mut self, now_ms: u64, report: &LearnReport) {
         if (self.end, self.limit) != (report.end, report.limit) {
             (self.end, self.limit) = (report.end, report.limit);
             (self.moved_ms, self.sources_tried) = (now_ms, 0);
         }
-        // A source without anything to copy looks like one that has not answered yet; only time tells.
-        let is_empty = report.limit == LogIndex(0) && report.end == LogIndex(0) && start == LogIndex(0);
-        self.empty_polls = if is_empty && report.error.is_none() { self.empty_polls + 1 } else { 0 };
-        let is_near = report.limit > LogIndex(0) && report.limit.0.saturating_sub(report.end.0) <= LEARN_GAP_MAX;
-        let is_ready = report.error.is_none() && (is_near || self.empty_polls >= LEARN_EMPTY_POLLS);
+        let is_near = report.limit.is_some_and(|limit| limit.0.saturating_sub(report.end.0) <= LEARN_GAP_MAX);
+        let is_ready = report.error.is_none() && is_near;
         self.progress = if is_ready { Progress::Ready } else { Progress::Answers };
     }
 }
@@ -179,7 +171,7 @@ impl ChunkController {
             state.silent.remove(&to.node);
             let before = learner.progress;
             learner.heard_ms = now_ms;
-            learner.report(now_ms, report, active.start.index);
+            learner.report(now_ms, report);
             match report.error {
                 None | Some(ErrorCode::CatchingUp) => learner.is_opened = true,
                 // Its source answers so too, when it was started again; then the learner is a learner all the same.

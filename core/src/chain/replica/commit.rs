@@ -53,7 +53,7 @@ impl Replica {
             || (is_planted(PlantedBug::TruncationSkipped) && own.index > point.index)
             || (is_planted(PlantedBug::LearnerToCommittedOnly)
                 && own.index < point.index
-                && self.copying.is_none_or(|copying| copying.copy > CopyId(0) && own.index >= copying.limit))
+                && self.copying.is_none_or(|copying| copying.copy > CopyId(0) && Some(own.index) >= copying.limit))
     }
 
     pub(super) fn durable_advanced(&mut self, index: LogIndex, out: &mut Vec<Output>) {

@@ -53,8 +53,8 @@ pub(super) struct Copying {
     pub purpose: CopyPurpose,
     /// Up to here.
     until: LogIndex,
-    /// How far the source would go when it last answered; 0: it did not answer yet.
-    pub limit: LogIndex,
+    /// How far the source would go when it last answered; none: it did not answer yet.
+    pub limit: Option<LogIndex>,
     /// Requests that were lost, or not answered in time.
     pub lost: u32,
     /// What went wrong and was not told yet.
@@ -76,7 +76,7 @@ impl Copying {
             epoch,
             purpose,
             until,
-            limit: LogIndex(0),
+            limit: None,
             lost: 0,
             error: None,
             copy: CopyId(0),
@@ -191,7 +191,7 @@ impl Replica {
         let own = self.state.end();
         let Some(copying) = &mut self.copying else { return };
         let Some(after) = copying.asked(copy) else { return };
-        copying.limit = limit;
+        copying.limit = Some(limit);
         if let Some(search) = &mut copying.search {
             search.agrees_at(after);
             copying.step = Step::Due;
@@ -206,7 +206,7 @@ impl Replica {
     pub(super) fn copy_disagreed(&mut self, copy: CopyId, limit: LogIndex, out: &mut Vec<Output>) {
         let Some(copying) = &mut self.copying else { return };
         let Some(after) = copying.asked(copy) else { return };
-        copying.limit = limit;
+        copying.limit = Some(limit);
         self.disagrees_at(after.index, out);
     }
 
@@ -253,7 +253,7 @@ impl Replica {
         let Some(copying) = &mut self.copying else { return };
         copying.lost += 1;
         copying.rest(Some(ErrorCode::TimedOut));
-        let is_out_of_reach = copying.limit == LogIndex(0) && copying.lost >= COPY_REQUESTS_LOST_MAX;
+        let is_out_of_reach = copying.limit.is_none() && copying.lost >= COPY_REQUESTS_LOST_MAX;
         if is_out_of_reach && copying.purpose == CopyPurpose::Reconcile {
             self.refuse_reconcile(ErrorCode::TimedOut, out);
         }

@@ -65,7 +65,7 @@ impl Replica {
     }
 
     fn learn_report(&self, error: Option<ErrorCode>) -> LearnReport {
-        let limit = self.copying.as_ref().map_or(LogIndex(0), |copying| copying.limit);
+        let limit = self.copying.as_ref().and_then(|copying| copying.limit);
         LearnReport { range: self.range.range, error, promised: self.promised, end: self.agreed_end(), limit }
     }
 

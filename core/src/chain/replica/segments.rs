@@ -24,7 +24,7 @@ impl Replica {
     /// Also a sign of life: the source is asked for the next part.
     pub(super) fn segment_part(&mut self, copy: CopyId, limit: LogIndex, at: LogIndex, out: &mut Vec<Output>) {
         let Some(copying) = self.copying.as_mut().filter(|copying| copying.asked(copy).is_some()) else { return };
-        (copying.limit, copying.ahead, copying.step) = (limit, at, Step::Due);
+        (copying.limit, copying.ahead, copying.step) = (Some(limit), at, Step::Due);
         self.advance_copy(out);
     }
 
@@ -34,7 +34,7 @@ impl Replica {
         if copying.search.is_some() || end.index <= own.index || self.durable != own.index {
             return copying.rest(Some(ErrorCode::OutOfOrder));
         }
-        (copying.limit, copying.ahead, copying.step) = (limit, end.index, Step::Due);
+        (copying.limit, copying.ahead, copying.step) = (Some(limit), end.index, Step::Due);
         // Which of its records lie behind what is known to be committed nobody tells.
         self.stop_tracking();
         self.cutting = Some(end);
@@ -44,7 +44,7 @@ impl Replica {
     pub(super) fn copy_gone(&mut self, copy: CopyId, limit: LogIndex, out: &mut Vec<Output>) {
         let Some(copying) = &mut self.copying else { return };
         let Some(after) = copying.asked(copy) else { return };
-        copying.limit = limit;
+        copying.limit = Some(limit);
         match copying.search {
             Some(_) => self.unknown_at(after.index, out),
             None => self.start_over(ErrorCode::RangeFailed, out),

@@ -307,7 +307,7 @@ impl Process {
     /// Near at once, or never.
     fn learn(&self, asked: &LearnRange) -> LearnReport {
         let end = if self.slow.load(Ordering::Relaxed) { LogIndex(7) } else { LogIndex(1_000) };
-        LearnReport { range: asked.range, error: None, promised: Epoch(0), end, limit: LogIndex(1_000) }
+        LearnReport { range: asked.range, error: None, promised: Epoch(0), end, limit: Some(LogIndex(1_000)) }
     }
 
     fn activate(&self, shard: ShardId, ring: RingId, asked: &ActivateRange) -> RangeOutcome {

@@ -95,7 +95,7 @@ async fn learn(scene: &Scene, node: u32, epoch: u64, chain: &[u32], source: u32)
     for _ in 0..100 {
         let report = scene.learn(node, epoch, chain, source).await;
         assert_eq!(report.error, None);
-        if report.limit > LogIndex(0) && report.end >= report.limit {
+        if report.limit.is_some_and(|limit| report.end >= limit) {
             return;
         }
         scene.sleep(limits::PROGRESS_POLL_MS).await;

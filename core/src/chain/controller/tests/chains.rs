@@ -135,13 +135,13 @@ fn a_learner_that_does_not_promise_costs_two_epochs_and_is_left_out() {
 }
 
 #[test]
-fn an_empty_range_gets_its_member_back_too() {
+fn an_empty_range_gets_its_member_back_at_once() {
     let mut world = World::new(3, 1, &[1; 4]);
     world.add_controller();
     world.settle(0);
     let gone = nodes(&world, 0)[0];
     world.stop(gone);
-    world.settle(u64::from(limits::LEARN_EMPTY_POLLS + 2) * limits::PROGRESS_POLL_MS);
+    world.settle(3 * limits::PROGRESS_POLL_MS);
     assert!(world.is_full());
 }
 

@@ -522,11 +522,12 @@ impl Node {
             Some(_) => None,
             None => Some(ErrorCode::RangeFailed),
         };
-        let mut limit = LogIndex(0);
+        let mut limit = None;
         if let (Some(source), None) = (source, error) {
             self.acting.remove(&range);
-            limit = source.known_committed;
-            copy(disk, &source.log[..limit.0 as usize]);
+            let committed = source.known_committed;
+            copy(disk, &source.log[..committed.0 as usize]);
+            limit = Some(committed);
         }
         LearnReport { range, error, promised: disk.promised, end: end(&disk.log).index, limit }
     }
