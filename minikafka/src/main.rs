@@ -12,6 +12,7 @@ mod cluster_secret;
 mod consume;
 mod doctor;
 mod exit;
+mod explain;
 mod group;
 mod log;
 mod logging;
