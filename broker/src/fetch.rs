@@ -15,7 +15,7 @@ use futures_lite::future;
 use minikafka_core::entry::EntryHeader;
 use minikafka_core::wire::{
     FetchPartition, FetchReply, FetchRequest, FetchedPartition, ListOffsetsPartition, ListOffsetsReply,
-    ListOffsetsRequest, ListedOffset, OffsetQuery,
+    ListOffsetsRequest, ListedOffset, OffsetQuery, Stage,
 };
 use minikafka_core::{Epoch, ErrorCode, LogIndex, Offset, PartitionKey, RangeKey, limits};
 use minikafka_storage::disk::Disk;
@@ -23,6 +23,7 @@ use minikafka_storage::wait::{Permit, join_all};
 use minikafka_storage::{ReadError, Reader, SharedSlice};
 use quanta::Instant;
 
+use crate::explain::Trace;
 use crate::range::{PartitionOffsets, Range};
 use crate::shard::Shard;
 
@@ -73,18 +74,26 @@ pub struct Fetched {
 }
 
 impl<D: Disk> Shard<D> {
-    /// Answers a fetch of connection `connection`, when enough is there or it has waited long enough.
-    pub async fn fetch(&self, connection: Option<SocketAddr>, request: &FetchRequest) -> Fetched {
+    /// Answers a fetch of connection `connection`, when enough is there or it has waited long enough; its stages are noted in
+    /// `trace`, if there is one.
+    pub async fn fetch(
+        &self,
+        connection: Option<SocketAddr>,
+        request: &FetchRequest,
+        trace: Option<&Trace>,
+    ) -> Fetched {
+        let ended = |stage| trace.into_iter().for_each(|trace| trace.ended(stage, self.clock().monotonic_ns()));
         let wait = Duration::from_millis(request.wait_ms_max.min(limits::FETCH_WAIT_MS_MAX).into());
         let deadline = self.clock().monotonic() + wait;
         let mended_by = self.clock().monotonic() + Duration::from_millis(limits::MEND_READ_WAIT_MS);
         let mut waited_ns = 0;
         loop {
             let before = self.ends(request);
-            let mut fetched = self.fetch_once(connection, request).await;
+            let mut fetched = self.fetch_once(connection, request, trace).await;
             let bytes: u64 = fetched.reply.partitions.iter().map(|p| u64::from(p.entries_bytes)).sum();
             let damaged = self.damaged_ranges(request, &fetched.reply);
             if bytes == 0 && Self::were_mended(&damaged, self.until(mended_by)).await {
+                ended(Stage::Mend);
                 continue;
             }
             self.ask_again_for_mended(request, &mut fetched.reply);
@@ -99,6 +108,7 @@ impl<D: Disk> Shard<D> {
             let since_ns = self.clock().monotonic_ns();
             future::or(changed, self.disk().sleep(remaining)).await;
             waited_ns += self.clock().monotonic_ns().saturating_sub(since_ns);
+            ended(Stage::Wait);
         }
     }
 
@@ -154,12 +164,20 @@ impl<D: Disk> Shard<D> {
         self.disk().sleep(deadline.saturating_duration_since(self.clock().monotonic())).await;
     }
 
-    async fn fetch_once(&self, connection: Option<SocketAddr>, request: &FetchRequest) -> Fetched {
+    async fn fetch_once(
+        &self,
+        connection: Option<SocketAddr>,
+        request: &FetchRequest,
+        trace: Option<&Trace>,
+    ) -> Fetched {
         let bytes_max = request.bytes_max.clamp(1, limits::FETCH_BYTES_MAX) as usize;
         let began_ns = self.clock().monotonic_ns();
         let permit = self.fetch_budget.take(bytes_max as u64).await;
         let reading_ns = self.clock().monotonic_ns();
         self.metrics.took.fetch_memory.record(reading_ns.saturating_sub(began_ns));
+        if let Some(trace) = trace {
+            trace.ended(Stage::Memory, reading_ns);
+        }
         let (mut partitions, mut entries, mut left) = (Vec::new(), Vec::new(), bytes_max);
         for wanted in &request.partitions {
             let (mut fetched, slices) = match self.look_up(wanted) {
@@ -177,6 +195,9 @@ impl<D: Disk> Shard<D> {
         }
         if !entries.is_empty() {
             self.metrics.took.fetch_read.record(self.clock().monotonic_ns().saturating_sub(reading_ns));
+        }
+        if let Some(trace) = trace {
+            trace.ended(Stage::Read, self.clock().monotonic_ns());
         }
         Fetched { reply: FetchReply { partitions }, entries, permit }
     }

@@ -38,6 +38,11 @@ pub trait Peers {
         self.send(to, message);
     }
 
+    /// Whether a member's release knows the messages of explain; for others they would be the end of the link.
+    fn knows_explain(&self, _to: &ChainMember) -> bool {
+        true
+    }
+
     /// Tells the controller that a chain does not work (R8). A hint that may be lost.
     fn complain(&self, complaint: Complaint);
 

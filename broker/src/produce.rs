@@ -9,13 +9,14 @@ use std::time::Duration;
 use minikafka_core::batch::{BatchError, BatchView};
 use minikafka_core::chain::replica::Answer;
 use minikafka_core::entry::{Codec, EntryHeader, EntryKind};
-use minikafka_core::wire::{ErrorReply, ProduceReply, ProduceRequest};
+use minikafka_core::wire::{ErrorReply, Explained, ProduceReply, ProduceRequest, Stage};
 use minikafka_core::{Epoch, ErrorCode, LogIndex, Offset, PartitionKey, RunningHash, Timestamp, checksum, limits};
 use minikafka_net::{Hangup, Reply, Request};
 use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::Permit;
 use minikafka_storage::{Body, BodyBuffer};
 
+use crate::explain::Trace;
 use crate::quota::Charge;
 use crate::range::{Completion, Range};
 use crate::service::ShardService;
@@ -40,11 +41,19 @@ impl From<ErrorCode> for Refusal {
     }
 }
 
+/// When a batch came, and where its client wants its stages noted, if it asked for them.
+struct Arrival {
+    began_ns: u64,
+    trace: Option<Rc<Trace>>,
+}
+
 impl<D: Disk> ShardService<D> {
     /// Takes one batch. Waits for memory and for the log to take more, which is what stops a fast producer.
     pub(crate) async fn produce(&self, mut request: Request<'_>) -> Result<(), Hangup> {
         let began_ns = self.shard.clock().monotonic_ns();
         let message: ProduceRequest = request.message()?;
+        let trace = request.header.explain.then(|| Rc::new(Trace::begin(began_ns)));
+        let arrival = Arrival { began_ns, trace };
         let Request { bulk, reply, .. } = request;
         let checked = self.check_header(&message.header, bulk.len());
         let charged = checked.and_then(|range| Ok((self.charge(&range, &message.header)?, range)));
@@ -57,34 +66,40 @@ impl<D: Disk> ShardService<D> {
         };
         if let Some(body) = bulk.whole().filter(|body| body.len() < limits::UNCOPIED_BODY_BYTES_MIN as usize) {
             let permit = self.shard.produce_budget.take(body.len() as u64).await;
-            let received_ns = self.received(began_ns);
+            let received_ns = self.received(&arrival);
             let checked = check_body(&message.header, checksum::crc32c(body), body);
-            self.checked(received_ns);
-            self.append(&range, &message, Body::Copied(body), checked, (reply, permit, charge, began_ns)).await;
+            self.checked(&arrival, received_ns);
+            self.append(&range, &message, Body::Copied(body), checked, (reply, permit, charge, arrival)).await;
         } else {
             // The buffer may take up to twice as much as is in it.
             let memory_bytes = BodyBuffer::<D>::memory_bytes(message.header.body_bytes);
             let permit = self.shard.produce_budget.take(memory_bytes).await;
             let mut buffer = range.log().body_buffer(message.header.body_bytes);
             let crc = bulk.receive_into(buffer.body_mut()).await?;
-            let received_ns = self.received(began_ns);
+            let received_ns = self.received(&arrival);
             let checked = check_body(&message.header, crc, buffer.body());
-            self.checked(received_ns);
-            self.append(&range, &message, Body::Whole(buffer), checked, (reply, permit, charge, began_ns)).await;
+            self.checked(&arrival, received_ns);
+            self.append(&range, &message, Body::Whole(buffer), checked, (reply, permit, charge, arrival)).await;
         }
         Ok(())
     }
 
     /// The body is in memory: how long that took, and when it is now.
-    fn received(&self, began_ns: u64) -> u64 {
+    fn received(&self, Arrival { began_ns, trace }: &Arrival) -> u64 {
         let now_ns = self.shard.clock().monotonic_ns();
-        self.shard.metrics.took.receive.record(now_ns.saturating_sub(began_ns));
+        self.shard.metrics.took.receive.record(now_ns.saturating_sub(*began_ns));
+        if let Some(trace) = trace {
+            trace.ended(Stage::Receive, now_ns);
+        }
         now_ns
     }
 
-    fn checked(&self, received_ns: u64) {
+    fn checked(&self, arrival: &Arrival, received_ns: u64) {
         let now_ns = self.shard.clock().monotonic_ns();
         self.shard.metrics.took.checksum.record(now_ns.saturating_sub(received_ns));
+        if let Some(trace) = &arrival.trace {
+            trace.ended(Stage::Checksum, now_ns);
+        }
     }
 
     /// What can be said before the body is here.
@@ -131,7 +146,7 @@ impl<D: Disk> ShardService<D> {
         message: &ProduceRequest,
         body: Body<'_, D>,
         checked: Result<(), Refusal>,
-        (reply, permit, charge, began_ns): (Reply, Permit, Option<Charge<D>>, u64),
+        (reply, permit, charge, arrival): (Reply, Permit, Option<Charge<D>>, Arrival),
     ) {
         range.append_space().await;
         if let Err(refusal) = checked {
@@ -147,7 +162,7 @@ impl<D: Disk> ShardService<D> {
             range: Rc::downgrade(range),
             partition: header.partition_key(),
             charge,
-            began_ns,
+            arrival,
             _permit: permit,
         };
         range.produce(header, message.epoch, body, Box::new(completion), deadline);
@@ -195,18 +210,22 @@ struct ClientReply<D: Disk> {
     range: Weak<Range<D>>,
     partition: PartitionKey,
     charge: Option<Charge<D>>,
-    /// When its head was read.
-    began_ns: u64,
+    arrival: Arrival,
     _permit: Permit,
 }
 
 impl<D: Disk> Completion for ClientReply<D> {
+    fn trace(&self) -> Option<Rc<Trace>> {
+        self.arrival.trace.clone()
+    }
+
     fn complete(mut self: Box<Self>, answer: Answer) {
         if let Some(charge) = self.charge.take() {
             charge.settle(refusal_of(&answer));
         }
         let metrics = &self.shard.metrics;
-        metrics.took.produce.record(self.shard.clock().monotonic_ns().saturating_sub(self.began_ns));
+        let now_ns = self.shard.clock().monotonic_ns();
+        metrics.took.produce.record(now_ns.saturating_sub(self.arrival.began_ns));
         match answer {
             Answer::Done { base_offset, append_timestamp } => {
                 let (records, bytes) = (u64::from(self.records), u64::from(self.body_bytes));
@@ -216,7 +235,11 @@ impl<D: Disk> Completion for ClientReply<D> {
                     counts.produced_records += records;
                     counts.produced_bytes += bytes;
                 });
-                self.reply.send(&ProduceReply { base_offset, append_timestamp });
+                let message = ProduceReply { base_offset, append_timestamp };
+                let Some(trace) = &self.arrival.trace else { return self.reply.send(&message) };
+                trace.ended(Stage::Answer, now_ns);
+                let explanation = trace.explanation(self.shard.me(), now_ns);
+                self.reply.send_explained(&Explained { message, explanation }, Vec::new());
             }
             Answer::Refused { code, epoch } => {
                 metrics.produce_refused.add(1);

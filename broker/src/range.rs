@@ -8,6 +8,7 @@
 mod change;
 mod copy;
 mod entries;
+mod explain;
 mod groups;
 mod inbox;
 mod mending;
@@ -36,8 +37,10 @@ use minikafka_storage::{AppendError, Body, LogError, Promise, PromiseFile, Range
 use quanta::Instant;
 
 use crate::clock::Clock;
+use crate::explain::Trace;
 use crate::metrics::{ShardMetrics, Stages};
 use crate::peers::{Peers, Room};
+use explain::Explained;
 pub use groups::GroupCompletion;
 use groups::Groups;
 use inbox::Inbox;
@@ -94,6 +97,13 @@ pub struct RangeShared<D: Disk> {
     pub metrics: Rc<ShardMetrics>,
 }
 
+/// What an entry is appended from.
+struct Appending<'a, D: Disk> {
+    body: Body<'a, D>,
+    /// Who asked how long it takes.
+    trace: Option<Rc<Trace>>,
+}
+
 /// One range.
 pub struct Range<D: Disk> {
     key: RangeKey,
@@ -116,6 +126,7 @@ pub struct Range<D: Disk> {
     copied_segment: RefCell<Option<CopiedSegment<D>>>,
     mending: Mending,
     stages: Stages,
+    explained: Explained,
 }
 
 impl<D: Disk> Range<D> {
@@ -198,8 +209,9 @@ impl<D: Disk> Range<D> {
         if let Err(code) = self.make_room_for_batch(header.entry_bytes()) {
             return reply.complete(Answer::Refused { code, epoch: Epoch(0) });
         }
+        let trace = reply.trace();
         let request = self.pending.borrow_mut().insert(Pending::Produce { reply, deadline });
-        self.drive_with(Input::Produce { request, header, believed }, Some(body));
+        self.drive_with(Input::Produce { request, header, believed }, Some(Appending { body, trace }));
     }
 
     /// Appends a control entry and waits until it is committed.
@@ -281,7 +293,7 @@ impl<D: Disk> Range<D> {
 
     /// The same; `body` belongs to the request of `input`. Inputs that arise on the way are taken in turn, so that the
     /// machine is never entered twice.
-    fn drive_with(self: &Rc<Self>, input: Input, mut body: Option<Body<'_, D>>) {
+    fn drive_with(self: &Rc<Self>, input: Input, mut body: Option<Appending<'_, D>>) {
         assert!(body.is_none() || !self.driving.get(), "a body is borrowed, so its input cannot wait in the queue");
         self.inputs.borrow_mut().push_back(input);
         if self.driving.replace(true) {
@@ -304,17 +316,18 @@ impl<D: Disk> Range<D> {
         self.follow_role();
     }
 
-    fn carry_out(self: &Rc<Self>, output: Output, body: &mut Option<Body<'_, D>>) {
+    fn carry_out(self: &Rc<Self>, output: Output, body: &mut Option<Appending<'_, D>>) {
         match output {
             Output::Append { header, body: AppendBody::Request(request), forward } => {
                 let body = body.take().unwrap_or_else(|| panic!("request {request:?} came without its body"));
                 self.append(&header, body, forward);
             }
             Output::Append { header, body: AppendBody::Control(bytes), forward } => {
-                self.append(&header, Body::Copied(&bytes), forward);
+                self.append(&header, Appending { body: Body::Copied(&bytes), trace: None }, forward);
             }
             Output::Committed { index } => {
                 self.log.set_committed(index);
+                self.explained.committed(index);
                 self.committed.notify_all();
             }
             Output::Answer { request, answer } => self.pending.borrow_mut().answer(request, answer),
@@ -326,18 +339,18 @@ impl<D: Disk> Range<D> {
             Output::ReportProgress { request, end } => self.pending.borrow_mut().report_progress(request, end),
             Output::PersistPromise { epoch } => {
                 self.shared.metrics.promises.add(1);
-                self.stages.forget();
+                self.forget_stages();
                 self.persist_promise(epoch);
             }
             Output::PersistMarker { epoch } => self.persist_marker(epoch),
             Output::Truncate { end } => {
-                self.stages.forget();
+                self.forget_stages();
                 self.truncate(end);
             }
             Output::ReadPoint { index } => self.read_point(index),
             Output::InstallSegment => self.install_segment(),
             Output::StartOver => {
-                self.stages.forget();
+                self.forget_stages();
                 self.start_over();
             }
             Output::Mend { members } => self.mend(members),
@@ -359,6 +372,7 @@ impl<D: Disk> Range<D> {
             }
             Output::RefuseStream { epoch, stream, to, code } => (to, epoch, PeerBody::StreamRefused { stream, code }),
             Output::AcknowledgeUpstream { epoch, stream, to, index } => {
+                self.explain_to(&to, epoch, stream, index);
                 (to, epoch, PeerBody::Acknowledged { stream, index })
             }
             Output::TellCommitted { epoch, stream, to, index } => (to, epoch, PeerBody::Committed { stream, index }),
@@ -379,15 +393,26 @@ impl<D: Disk> Range<D> {
         self.shared.peers.send(to, PeerMessage { range: self.key, epoch, body });
     }
 
-    fn append(self: &Rc<Self>, header: &EntryHeader, body: Body<'_, D>, forward: bool) {
+    fn append(self: &Rc<Self>, header: &EntryHeader, Appending { body, trace }: Appending<'_, D>, forward: bool) {
         if let Err(error) = self.log.append(header, body) {
             tracing::error!(range = %self.key, %error, "cannot append; this range takes nothing more");
             return self.inputs.borrow_mut().push_back(Input::WriteFailed);
         }
-        self.stages.appended(header.index, self.shared.clock.monotonic_ns(), forward);
+        let now_ns = self.shared.clock.monotonic_ns();
+        self.stages.appended(header.index, now_ns, forward);
+        if let Some(trace) = trace {
+            trace.appended(now_ns);
+            self.explained.appended(header.index, trace);
+        }
         if forward {
             self.outgoing.appended();
         }
+    }
+
+    /// What is under way is not what it was.
+    fn forget_stages(&self) {
+        self.stages.forget();
+        self.explained.forget();
     }
 
     fn measure_successor(&self) {
@@ -431,6 +456,7 @@ impl<D: Disk> Range<D> {
         }
         let now_ns = || self.shared.clock.monotonic_ns();
         self.stages.durable(self.log.durable_index(), now_ns, &self.shared.metrics.took.durable);
+        self.explained.durable(self.log.durable_index(), now_ns);
         if self.log_promise.get() == LogPromise::Absent && self.log.durable_index() > LogIndex(0) {
             // Not before there is something to lose: a power loss in between would cost the marker of an empty range.
             self.promise_log();

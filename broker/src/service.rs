@@ -6,9 +6,9 @@ use std::rc::Rc;
 use glommio::{TaskQueueHandle, spawn_local_into};
 use minikafka_core::group::coordinator::{Answer, Refusal};
 use minikafka_core::wire::{
-    ActivateRequest, Api, AppendControlRequest, DeleteRecordsRequest, ErrorReply, FetchRequest, GroupCommitRequest,
-    GroupDeleteRequest, GroupDescribeRequest, GroupHeartbeatRequest, GroupListRequest, GroupOffsetsRequest,
-    LearnRequest, ListOffsetsRequest, MeasureRequest, ReconcileRequest, SealRequest, Wire,
+    ActivateRequest, Api, AppendControlRequest, DeleteRecordsRequest, ErrorReply, Explained, FetchRequest,
+    GroupCommitRequest, GroupDeleteRequest, GroupDescribeRequest, GroupHeartbeatRequest, GroupListRequest,
+    GroupOffsetsRequest, LearnRequest, ListOffsetsRequest, MeasureRequest, ReconcileRequest, SealRequest, Stage, Wire,
 };
 use minikafka_core::{ErrorCode, limits};
 use minikafka_net::{Hangup, Reply, Request, Service, SharedBytes};
@@ -16,6 +16,7 @@ use minikafka_storage::SharedSlice;
 use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::Permit;
 
+use crate::explain::Trace;
 use crate::fetch::Fetched;
 use crate::shard::Shard;
 
@@ -166,23 +167,33 @@ impl<D: Disk> ShardService<D> {
     }
 
     fn fetch(&self, message: FetchRequest, request: Request<'_>) {
-        let (shard, peer, mut reply) = (self.shard.clone(), request.peer(), request.reply);
+        let (shard, peer, explain) = (self.shard.clone(), request.peer(), request.header.explain);
+        let mut reply = request.reply;
         self.spawn(self.reading, async move {
             if message.partitions.len() > PARTITIONS_MAX {
                 return reply.fail(ErrorCode::InvalidArgument);
             }
             let (clock, took) = (shard.clock(), &shard.metrics.took);
             let began_ns = clock.monotonic_ns();
-            let fetched = shard.fetch(peer, &message).await;
+            let trace = explain.then(|| Trace::begin(began_ns));
+            let fetched = shard.fetch(peer, &message, trace.as_ref()).await;
             let bytes = fetched.entries.iter().map(|slice| slice.len()).sum();
             let ready_ns = clock.monotonic_ns();
             let has_room = reply.room(bytes).await.is_ok();
             let now_ns = clock.monotonic_ns();
             took.fetch_room.record(now_ns.saturating_sub(ready_ns));
             took.fetch.record(now_ns.saturating_sub(began_ns));
-            if has_room {
-                let message = fetched.reply.clone();
-                reply.send_with_bulk(&message, Held::bulk(fetched));
+            if !has_room {
+                return;
+            }
+            let message = fetched.reply.clone();
+            match trace {
+                None => reply.send_with_bulk(&message, Held::bulk(fetched)),
+                Some(trace) => {
+                    trace.ended(Stage::Room, now_ns);
+                    let explanation = trace.explanation(shard.me(), now_ns);
+                    reply.send_explained(&Explained { message, explanation }, Held::bulk(fetched));
+                }
             }
         });
     }

@@ -218,7 +218,7 @@ func (c *Client) askShard(ctx context.Context, address string, api wire.API, req
 	for i := range places {
 		addressed[i] = places[i].Addressed
 	}
-	reply, err := c.callWatched(ctx, opened, api, request, 0, addressed)
+	reply, err := c.callWatched(ctx, opened, connection.Ask{API: api}, request, 0, addressed)
 	if err != nil {
 		return nil, err
 	}

@@ -63,6 +63,10 @@ func (b *Batch) NextOffset() int64 { return b.nextOffset }
 // AppendTimestamp is the clock of the broker that accepted the batch.
 func (b *Batch) AppendTimestamp() time.Time { return b.appendTimestamp }
 
+// Explain says where the time of the fetch went that brought this batch, and perhaps others; nil when nobody asked (ExplainFetches),
+// or the broker is of a release that cannot tell.
+func (b *Batch) Explain() *Explain { return b.taken.Entry.Explain }
+
 // Record is the record at an index, 0 to Len-1. Key, value and headers alias the batch: they are valid until Release, without
 // it as long as they are referred to, and must not be changed.
 func (b *Batch) Record(index int) Record {

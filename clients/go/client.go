@@ -172,7 +172,7 @@ func (g *taskGroup) wait() {
 
 // callWatched makes a request that may wait at its server, and gives up as soon as the map says that no answer will come.
 func (c *Client) callWatched(
-	ctx context.Context, opened *connection.Connection, api wire.API, request connection.Message, wait time.Duration,
+	ctx context.Context, opened *connection.Connection, ask connection.Ask, request connection.Message, wait time.Duration,
 	addressed []cluster.Addressed,
 ) (connection.Reply, error) {
 	within, cancel := context.WithTimeout(ctx, wait+answerLateness)
@@ -185,10 +185,10 @@ func (c *Client) callWatched(
 		}
 	})
 	defer overdue.Stop()
-	reply, err := opened.Call(watched, api, request)
+	reply, err := opened.Call(watched, ask, request)
 	var deadline *fault.DeadlineError
 	if errors.As(err, &deadline) && ctx.Err() == nil {
-		opened.EndBecause(fmt.Sprintf("a %s request was not answered in time", api))
+		opened.EndBecause(fmt.Sprintf("a %s request was not answered in time", ask.API))
 	}
 	return reply, err
 }

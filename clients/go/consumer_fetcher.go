@@ -6,6 +6,7 @@ import (
 
 	"github.com/minikafka/minikafka/clients/go/internal/cluster"
 	"github.com/minikafka/minikafka/clients/go/internal/connection"
+	"github.com/minikafka/minikafka/clients/go/internal/explain"
 	"github.com/minikafka/minikafka/clients/go/internal/fault"
 	"github.com/minikafka/minikafka/clients/go/internal/fetch"
 	"github.com/minikafka/minikafka/clients/go/internal/wire"
@@ -81,7 +82,9 @@ func (c *consumer) ask(ctx context.Context, request *fetch.Request) ([]fetch.Ans
 		addressed[i] = cluster.Addressed{Address: request.Address, Range: asked.Range, Epoch: asked.Epoch}
 	}
 	wait := time.Duration(request.Message.WaitMsMax) * time.Millisecond
-	reply, err := c.client.callWatched(ctx, opened, wire.APIFetch, &request.Message, wait, addressed)
+	ask := connection.Ask{API: wire.APIFetch, Explain: c.settings.explain}
+	sentAt := time.Now()
+	reply, err := c.client.callWatched(ctx, opened, ask, &request.Message, wait, addressed)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +93,7 @@ func (c *consumer) ask(ctx context.Context, request *fetch.Request) ([]fetch.Ans
 		opened.End(err)
 		return nil, err
 	}
-	fetched, err := wire.DecodeFetchReply(reply.Head)
+	fetched, told, err := decodeFetchReply(&reply, sentAt)
 	if err != nil {
 		return malformed(err)
 	}
@@ -98,5 +101,18 @@ func (c *consumer) ask(ctx context.Context, request *fetch.Request) ([]fetch.Ans
 	if err != nil {
 		return malformed(err)
 	}
+	for i := range answers {
+		answers[i].Explain(told)
+	}
 	return answers, nil
+}
+
+// decodeFetchReply decodes a reply that is here now, with what it tells of its stages, if anything.
+func decodeFetchReply(reply *connection.Reply, sentAt time.Time) (wire.FetchReply, *explain.Explain, error) {
+	if !reply.Explain {
+		fetched, err := wire.DecodeFetchReply(reply.Head)
+		return fetched, nil, err
+	}
+	explained, err := wire.DecodeFetchExplained(reply.Head)
+	return explained.FetchReply, explain.Of(sentAt, explained.Hops), err
 }

@@ -337,7 +337,7 @@ func (c *Client) callCoordinator(ctx context.Context, addressed cluster.Addresse
 	if err != nil {
 		return connection.Reply{}, err
 	}
-	reply, err := c.callWatched(ctx, opened, api, request, wait, []cluster.Addressed{addressed})
+	reply, err := c.callWatched(ctx, opened, connection.Ask{API: api}, request, wait, []cluster.Addressed{addressed})
 	var refused *fault.BrokerError
 	if errors.As(err, &refused) {
 		named := *refused

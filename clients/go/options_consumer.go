@@ -20,6 +20,7 @@ type consumerSettings struct {
 	rack              string
 	outOfRange        OutOfRangePolicy
 	skipDamage        bool
+	explain           bool
 }
 
 // TopicPartition names a partition of a topic.
@@ -143,6 +144,11 @@ func PartitionFetchBytes(bytes int) ConsumerOption {
 // FetchWait is how long a shard may hold a fetch that has fewer than FetchMinBytes. At most 30 s. Default: 500 ms.
 func FetchWait(wait time.Duration) ConsumerOption {
 	return consumerOption(func(s *settings) { s.consumer.fetchWait = wait })
+}
+
+// ExplainFetches asks the brokers where the time of each fetch goes: Batch.Explain. Default: nobody is asked.
+func ExplainFetches() ConsumerOption {
+	return consumerOption(func(s *settings) { s.consumer.explain = true })
 }
 
 // FetchMinBytes is how many bytes a shard waits for, at most for FetchWait. Default: 1.

@@ -19,6 +19,7 @@ type producerSettings struct {
 	idempotent         bool
 	manualPartitioning bool
 	compression        compression.Codec
+	explain            bool
 }
 
 func defaultProducerSettings() producerSettings {
@@ -102,6 +103,12 @@ func CompressZstd(level int) ProducerOption {
 	return producerOption(func(s *settings) {
 		s.producer.compression = compression.Codec{Kind: wire.CodecZstd, Level: level}
 	})
+}
+
+// ExplainProduces asks the brokers where the time of each batch goes: Delivery.Explain. Costs a kilobyte a batch. Default: nobody is
+// asked.
+func ExplainProduces() ProducerOption {
+	return producerOption(func(s *settings) { s.producer.explain = true })
 }
 
 func (s *producerSettings) check() error {

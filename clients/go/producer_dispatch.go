@@ -9,6 +9,7 @@ import (
 	"github.com/minikafka/minikafka/clients/go/internal/cluster"
 	"github.com/minikafka/minikafka/clients/go/internal/connection"
 	"github.com/minikafka/minikafka/clients/go/internal/errorcode"
+	"github.com/minikafka/minikafka/clients/go/internal/explain"
 	"github.com/minikafka/minikafka/clients/go/internal/fault"
 	"github.com/minikafka/minikafka/clients/go/internal/produce"
 	"github.com/minikafka/minikafka/clients/go/internal/wire"
@@ -103,8 +104,9 @@ func (s *sender) trySend(l *lane, attempt produce.Attempt, b *sentBatch, now tim
 	within := min(s.topic.producer.settings.requestTimeout, attempt.Deadline.Sub(now))
 	request := wire.ProduceRequest{Epoch: epoch, TimeoutMs: uint32(max(within.Milliseconds(), 1)), Header: b.header}
 	request.Header.Range, request.Header.ProducerID, request.Header.BaseSequence = key, attempt.ProducerID, attempt.Sequence
-	err = opened.Send(wire.APIProduce, &request, b.body, &b.written, func(reply connection.Reply, err error) {
-		s.answered(l.partition, attempt, address, reply, err)
+	ask := connection.Ask{API: wire.APIProduce, Explain: s.topic.producer.settings.explain}
+	err = opened.Send(ask, &request, b.body, &b.written, func(reply connection.Reply, err error) {
+		s.answered(l.partition, attempt, address, now, reply, err)
 	})
 	if errors.Is(err, connection.ErrFull) {
 		s.awaitRoom(opened)
@@ -121,14 +123,14 @@ func (s *sender) trySend(l *lane, attempt produce.Attempt, b *sentBatch, now tim
 }
 
 // answered is called by the connection's reader.
-func (s *sender) answered(partition int32, attempt produce.Attempt, address string, reply connection.Reply, err error) {
+func (s *sender) answered(
+	partition int32, attempt produce.Attempt, address string, sentAt time.Time, reply connection.Reply, err error,
+) {
 	var stored produce.Stored
 	if err == nil {
-		var decoded wire.ProduceReply
-		if decoded, err = wire.DecodeProduceReply(reply.Head); err != nil {
+		if stored, err = decodeProduceReply(&reply, sentAt); err != nil {
 			err = &fault.MalformedError{From: address, What: "produce reply", Reason: err}
 		}
-		stored = produce.Stored{BaseOffset: int64(decoded.BaseOffset), AppendTimestamp: decoded.AppendTimestamp}
 	}
 	var refused *fault.BrokerError
 	if errors.As(err, &refused) {
@@ -137,6 +139,17 @@ func (s *sender) answered(partition int32, attempt produce.Attempt, address stri
 		err = &named
 	}
 	s.post(event{kind: eventAnswered, partition: partition, attempt: attempt, stored: stored, err: err})
+}
+
+// decodeProduceReply decodes a reply that is here now, with what it tells of its stages, if anything.
+func decodeProduceReply(reply *connection.Reply, sentAt time.Time) (produce.Stored, error) {
+	if !reply.Explain {
+		decoded, err := wire.DecodeProduceReply(reply.Head)
+		return produce.Stored{BaseOffset: int64(decoded.BaseOffset), AppendTimestamp: decoded.AppendTimestamp}, err
+	}
+	decoded, err := wire.DecodeProduceExplained(reply.Head)
+	told := explain.Of(sentAt, decoded.Hops)
+	return produce.Stored{BaseOffset: int64(decoded.BaseOffset), AppendTimestamp: decoded.AppendTimestamp, Explain: told}, err
 }
 
 // awaitConnection lets one goroutine per address tell when it can be tried again.

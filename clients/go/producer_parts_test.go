@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/minikafka/minikafka/clients/go/internal/batch"
+	"github.com/minikafka/minikafka/clients/go/internal/produce"
 	"github.com/minikafka/minikafka/clients/go/internal/wire"
 )
 
@@ -183,7 +184,7 @@ func TestPromisesBeginWithTheFirstThatIsThere(t *testing.T) {
 	g.push(&batch.Record{Value: []byte{1}}, 1, 1, promise, topic)
 	gather(g, topic, 1)
 	open := g.takeNext(func(*openBatch) bool { return true })
-	resolved := resolvedBatch{batch: &sentBatch{topic: topic, promises: open.promises}, baseOffset: 40}
+	resolved := resolvedBatch{batch: &sentBatch{topic: topic, promises: open.promises}, stored: produce.Stored{BaseOffset: 40}}
 	resolved.callPromises()
 	if len(called) != 1 || called[0] != 41 {
 		t.Errorf("called for %v", called)

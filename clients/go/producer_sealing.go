@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/minikafka/minikafka/clients/go/internal/batch"
+	"github.com/minikafka/minikafka/clients/go/internal/produce"
 	"github.com/minikafka/minikafka/clients/go/internal/wire"
 )
 
@@ -145,10 +146,9 @@ type promiseKeeper struct {
 }
 
 type resolvedBatch struct {
-	batch           *sentBatch
-	baseOffset      int64
-	appendTimestamp int64
-	err             error
+	batch  *sentBatch
+	stored produce.Stored
+	err    error
 }
 
 // keep ends a batch: at once when no record has a promise, otherwise after they were called.
@@ -198,9 +198,9 @@ func (p *producer) keepPromises() {
 
 func (r *resolvedBatch) callPromises() {
 	delivery := Delivery{Topic: r.batch.topic.name, Partition: r.batch.partition, Offset: -1}
-	if r.err == nil && r.baseOffset >= 0 {
-		delivery.Offset = r.baseOffset
-		delivery.AppendTimestamp = time.UnixMilli(r.appendTimestamp)
+	if r.err == nil && r.stored.BaseOffset >= 0 {
+		delivery.Offset, delivery.Explain = r.stored.BaseOffset, r.stored.Explain
+		delivery.AppendTimestamp = time.UnixMilli(r.stored.AppendTimestamp)
 	}
 	for _, promise := range r.batch.promises {
 		if promise != nil {

@@ -292,8 +292,7 @@ func (s *sender) enqueue(l *lane, open *openBatch) {
 func (s *sender) finish() {
 	for i, resolved := range s.resolved {
 		s.topic.producer.keep(resolvedBatch{
-			batch: resolved.Payload, baseOffset: resolved.Stored.BaseOffset, appendTimestamp: resolved.Stored.AppendTimestamp,
-			err: resolved.Err,
+			batch: resolved.Payload, stored: resolved.Stored, err: resolved.Err,
 		})
 		s.resolved[i] = produce.Resolved[*sentBatch]{}
 	}

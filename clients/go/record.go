@@ -51,6 +51,9 @@ type Delivery struct {
 	Offset int64
 	// AppendTimestamp is the clock of the broker when it accepted the record; zero as for the offset.
 	AppendTimestamp time.Time
+	// Explain says where the time of the record's batch went; the same for all records of it. Nil when nobody asked
+	// (ExplainProduces), the broker is of a release that cannot tell, or the batch is stored where nobody remembers.
+	Explain *Explain
 }
 
 // Promise is called once for each record given to Produce, when the record is stored or has failed for good.

@@ -216,6 +216,10 @@ pub const RANGES_MAX: u32 = 65_536;
 pub const RANGES_PER_CHUNK: u32 = 256;
 /// Members of a chain.
 pub const CHAIN_MAX: usize = 7;
+/// Stages that one hop of an explanation has; what comes beyond that is added to the last one of its kind.
+pub const EXPLAIN_STAGES_MAX: usize = 16;
+/// Entries of a range whose stages are watched at the same time, because who produced them asked; others are not told.
+pub const EXPLAINED_ENTRIES_MAX: usize = 64;
 /// Buckets among which topic records are spread in the coordinator.
 pub const TOPIC_BUCKETS: u32 = 256;
 

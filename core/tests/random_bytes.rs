@@ -92,6 +92,7 @@ fn check_all(bytes: &[u8]) -> Result<(), TestCaseError> {
     check::<ProduceReply>(bytes)?;
     check::<FetchRequest>(bytes)?;
     check::<FetchReply>(bytes)?;
+    check::<Explained<FetchReply>>(bytes)?;
     check::<ListOffsetsRequest>(bytes)?;
     check::<ListOffsetsReply>(bytes)?;
     check::<DeleteRecordsRequest>(bytes)?;
@@ -248,7 +249,11 @@ fn good_messages() -> Vec<Vec<u8>> {
     };
     let change = TopicConfigChange { retention_ms: Some(-1), batch_bytes_max: Some(5), ..TopicConfigChange::default() };
     let topics = vec!["one".to_owned(), String::new(), "zwei".to_owned()];
+    let span = StageSpan { stage: Stage::Wait, start_us: 5, took_us: 6 };
+    let hop = Hop { node: NodeId(1), shard: ShardId(0), whole_us: 20, stages: vec![span; 3] };
+    let message = FetchReply { partitions: vec![fetched.clone(); 2] };
     let mut all = vec![
+        Explained { message, explanation: Explanation { hops: vec![hop; 2] } }.to_bytes(),
         FetchRequest { wait_ms_max: 1, bytes_min: 2, bytes_max: 3, partitions: vec![wanted; 3] }.to_bytes(),
         FetchReply { partitions: vec![fetched; 3] }.to_bytes(),
         ListOffsetsRequest { partitions: vec![offset; 3] }.to_bytes(),

@@ -11,6 +11,7 @@ use minikafka_client::{
 
 use crate::cli::GlobalOptions;
 use crate::exit::{Failure, Outcome};
+use crate::explain::Slowest;
 use crate::output::Output;
 use crate::{client, quantity};
 
@@ -59,6 +60,9 @@ pub struct ConsumeCommand {
     /// When this process is not heard for so long, others get its partitions [default: 10s].
     #[arg(long, value_name = "DURATION", value_parser = quantity::duration, requires = "group")]
     session_timeout: Option<Duration>,
+    /// Ask the brokers where the time goes, and draw it at the end, on standard error, for the slowest fetch.
+    #[arg(long, conflicts_with = "group")]
+    explain: bool,
     /// How a record is printed: a template, or json (the default with --json).
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
@@ -80,7 +84,7 @@ pub async fn run(command: &ConsumeCommand, global: &GlobalOptions, output: &mut 
     let mut left = if command.until_end { Some(ends(&client, command, &consumer).await?) } else { None };
     let format = command.format(global.json);
     let mut printer = Printer { format, topic: &command.topic, bytes: Vec::new(), output };
-    let mut count = 0;
+    let (mut count, mut slowest) = (0, Slowest::default());
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
     let mut told = 0;
@@ -103,11 +107,16 @@ pub async fn run(command: &ConsumeCommand, global: &GlobalOptions, output: &mut 
         {
             continue;
         }
+        slowest.note(consumer.explain());
         printer.print(&record)?;
         count += 1;
     }
     tell_skipped(&consumer, told);
-    printer.flush()
+    printer.flush()?;
+    if command.explain && count > 0 {
+        slowest.tell(global.json);
+    }
+    Ok(())
 }
 
 /// Says what was left out since `told` stretches were told of; returns how many there are now.
@@ -166,7 +175,14 @@ impl ConsumeCommand {
         let partitions = self.partitions.iter().map(|&partition| Partition(partition)).collect::<Vec<_>>();
         let partitions = (!partitions.is_empty()).then_some(partitions);
         let (on_damage, read_from) = (self.on_damage(), self.read_from());
-        Ok(ConsumerOptions { start, partitions, on_damage, read_from, ..ConsumerOptions::default() })
+        Ok(ConsumerOptions {
+            start,
+            partitions,
+            on_damage,
+            read_from,
+            explain: self.explain,
+            ..ConsumerOptions::default()
+        })
     }
 
     const fn on_damage(&self) -> OnDamage {

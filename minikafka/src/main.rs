@@ -11,6 +11,7 @@ mod config;
 mod consume;
 mod doctor;
 mod exit;
+mod explain;
 mod group;
 mod log;
 mod logging;

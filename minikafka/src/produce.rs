@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::cli::GlobalOptions;
 use crate::exit::{Failure, Outcome};
+use crate::explain::{self, Drawing, Slowest};
 use crate::output::Output;
 use crate::{client, quantity};
 
@@ -59,6 +60,9 @@ pub struct ProduceCommand {
     /// Lines longer than this end the command.
     #[arg(long, value_name = "SIZE", default_value = "2M", value_parser = quantity::bytes_u32)]
     line_bytes_max: u32,
+    /// Ask the brokers where the time goes, and draw it for the slowest batch, hop by hop.
+    #[arg(long)]
+    explain: bool,
 }
 
 /// How batches are compressed.
@@ -84,6 +88,9 @@ struct Summary {
     bytes_per_second: f64,
     /// From the moment a record was taken into a batch to the moment its acknowledgement was seen, in order.
     acknowledgement_us: Percentiles,
+    /// With --explain: where the time of the slowest batch went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explain: Option<Drawing>,
 }
 
 #[derive(Debug, Serialize)]
@@ -108,6 +115,7 @@ struct Tally {
     failed: u64,
     first_error: Option<Error>,
     latency_us: Histogram<u64>,
+    slowest: Slowest,
 }
 
 /// Sends lines as records and tells how it went.
@@ -129,6 +137,9 @@ pub async fn run(command: &ProduceCommand, global: &GlobalOptions, output: &mut 
     let summary = Summary::new(&command.topic, &tally, started.elapsed());
     if tally.records > 0 {
         output.show(&summary)?;
+    }
+    if command.explain && tally.records > 0 && summary.explain.is_none() {
+        explain::say_untold();
     }
     let first_error = tally.first_error.clone().map(Failure::from);
     let failure = first_error.or(sending.err()).or(closed.err().map(Failure::from));
@@ -172,10 +183,12 @@ async fn send_all(
 async fn tally(mut sent: mpsc::Receiver<Sent>) -> Tally {
     let latency_us =
         Histogram::new_with_max(3_600_000_000, 3).expect("an hour in microseconds at three digits is valid");
-    let mut tally = Tally { records: 0, bytes: 0, failed: 0, first_error: None, latency_us };
+    let mut tally =
+        Tally { records: 0, bytes: 0, failed: 0, first_error: None, latency_us, slowest: Slowest::default() };
     while let Some(record) = sent.recv().await {
         match record.delivery.await {
-            Ok(_) => {
+            Ok(delivery) => {
+                tally.slowest.note(delivery.explain.as_ref());
                 tally.records += 1;
                 tally.bytes += record.bytes;
                 tally.latency_us.saturating_record(u64::try_from(record.at.elapsed().as_micros()).unwrap_or(u64::MAX));
@@ -201,6 +214,7 @@ impl ProduceCommand {
                 Compression::Lz4 => Codec::Lz4,
                 Compression::Zstd => Codec::Zstd,
             },
+            explain: self.explain,
             ..ProducerOptions::default()
         }
     }
@@ -231,6 +245,7 @@ impl Summary {
                 p999: at(0.999),
                 max: tally.latency_us.max(),
             },
+            explain: tally.slowest.drawing(),
         }
     }
 }
@@ -249,6 +264,7 @@ impl fmt::Display for Summary {
             quantity::show_bytes(self.bytes_per_second as u64),
             ms(self.acknowledgement_us.p50),
             ms(self.acknowledgement_us.p99),
-        )
+        )?;
+        self.explain.as_ref().map_or(Ok(()), |drawing| write!(f, "\n\n{drawing}"))
     }
 }

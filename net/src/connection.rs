@@ -214,7 +214,7 @@ impl Reader<'_> {
 
     /// Tells the peer that these bytes are no frame. Its correlation is repeated only where it can be trusted.
     fn malformed(&self, error: &FrameError) -> End {
-        let mut envelope = Envelope { api: 0, version: 0, correlation: 0, is_reply: true, error: None };
+        let mut envelope = Envelope { api: 0, version: 0, correlation: 0, is_reply: true, explain: false, error: None };
         if let (FrameError::TooLarge { .. } | FrameError::Field(_), Some(bytes)) = (error, self.buffer.header_bytes()) {
             envelope.api = u16::from_le_bytes([bytes[12], bytes[13]]);
             envelope.version = bytes[14];

@@ -132,6 +132,8 @@ struct LinkState {
     task: TaskWaker,
     /// Set once: it is about to end, or has.
     ending: Cell<bool>,
+    /// What both ends speak, once it is open.
+    protocol: Cell<Option<u16>>,
     end: Cell<Option<LinkEnd>>,
     bytes_sent: Cell<u64>,
     scratch: Cell<Vec<u8>>,
@@ -146,6 +148,7 @@ impl Link {
             room: Room::new(LINK_ENTRIES_BYTES_MAX),
             task: TaskWaker::default(),
             ending: Cell::new(false),
+            protocol: Cell::new(None),
             end: Cell::new(None),
             bytes_sent: Cell::new(0),
             scratch: Cell::default(),
@@ -213,6 +216,11 @@ impl Link {
         self.state.end_with(LinkEnd::Cut);
     }
 
+    /// The protocol that both ends speak; none while it is being opened.
+    pub fn protocol(&self) -> Option<u16> {
+        self.state.protocol.get()
+    }
+
     /// Whether it has not ended, as far as is known.
     pub fn is_open(&self) -> bool {
         !self.state.ending.get()
@@ -231,7 +239,8 @@ async fn run(state: &LinkState, target: LinkTarget, config: &LinkConfig) -> Link
         Err(LinkEnd::TooLate)
     };
     match future::or(open(target, config), late).await {
-        Ok(transport) => {
+        Ok((transport, protocol)) => {
+            state.protocol.set(Some(protocol));
             tracing::debug!(node = %target.node, shard = %target.shard, address = %target.address, "link opened");
             let end = drive(state, &transport).await;
             transport.shutdown(Shutdown::Both);
@@ -241,8 +250,8 @@ async fn run(state: &LinkState, target: LinkTarget, config: &LinkConfig) -> Link
     }
 }
 
-/// Connects, and proves to each other to know the secret.
-async fn open(target: LinkTarget, config: &LinkConfig) -> Result<TcpTransport, LinkEnd> {
+/// Connects, and proves to each other to know the secret; the connection, and the protocol that both ends speak.
+async fn open(target: LinkTarget, config: &LinkConfig) -> Result<(TcpTransport, u16), LinkEnd> {
     let wait = Duration::from_millis(LINK_OPEN_WAIT_MS);
     let stream = TcpStream::connect_timeout(target.address, wait).await.map_err(io::Error::from)?;
     let transport = TcpTransport::new(stream)?;
@@ -270,7 +279,7 @@ async fn open(target: LinkTarget, config: &LinkConfig) -> Result<TcpTransport, L
     if !check_proof(&answer, secret.bytes(), Prover::Server, Role::Peer, &nonce, &server.nonce) {
         return Err(LinkEnd::Stranger(format!("{} does not know the cluster secret", target.address)));
     }
-    Ok(transport)
+    Ok((transport, server.protocol))
 }
 
 /// One request and its reply, while nothing else is under way.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use minikafka_core::ErrorCode;
 use minikafka_core::wire::frame::Envelope;
-use minikafka_core::wire::{ErrorReply, FrameHeader, Wire};
+use minikafka_core::wire::{ErrorReply, Explained, FrameHeader, Wire};
 
 use crate::connection_state::ConnectionState;
 use crate::room::RoomPermit;
@@ -76,6 +76,12 @@ impl Reply {
         self.answered = true;
         let room = self.room.take();
         self.connection.push_message(self.envelope, message, bulk, room);
+    }
+
+    /// Answers a request that asked to be explained.
+    pub fn send_explained<M: Wire>(mut self, explained: &Explained<M>, bulk: Vec<SharedBytes>) {
+        self.envelope = self.envelope.explained();
+        self.send_with_bulk(explained, bulk);
     }
 
     /// Answers with a head that is encoded already.

@@ -67,6 +67,8 @@ pub fn messages(data: &[u8]) {
     round_trip::<ProduceReply>(data);
     round_trip::<FetchRequest>(data);
     round_trip::<FetchReply>(data);
+    round_trip::<Explained<ProduceReply>>(data);
+    round_trip::<Explained<FetchReply>>(data);
     round_trip::<ListOffsetsRequest>(data);
     round_trip::<ListOffsetsReply>(data);
     round_trip::<ResolveRequest>(data);

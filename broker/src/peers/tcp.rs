@@ -14,7 +14,7 @@ use std::time::Duration;
 use minikafka_core::chain::ChainMember;
 use minikafka_core::chain::peer::{Complaint, PeerMessage};
 use minikafka_core::limits::{BACKGROUND_RETRY_MS_MAX, BACKGROUND_RETRY_MS_MIN};
-use minikafka_core::wire::Api;
+use minikafka_core::wire::{Api, EXPLAIN_PROTOCOL};
 use minikafka_core::{Incarnation, NodeId, ShardId, StoreId};
 use minikafka_net::{Link, LinkConfig, LinkEnd, LinkTarget, SharedBytes};
 use minikafka_storage::SharedSlice;
@@ -186,6 +186,11 @@ impl Peers for TcpPeers {
                 None => Room::default(),
             }
         })
+    }
+
+    fn knows_explain(&self, to: &ChainMember) -> bool {
+        let protocol = self.link(to).and_then(|link| link.protocol());
+        protocol.is_some_and(|protocol| protocol >= EXPLAIN_PROTOCOL)
     }
 
     fn complain(&self, complaint: Complaint) {

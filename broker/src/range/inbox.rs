@@ -22,7 +22,7 @@ use minikafka_storage::wait::Notify;
 use minikafka_storage::{Body, SharedSlice};
 
 use super::entries::{self, Entries, Entry};
-use super::{Range, segments};
+use super::{Appending, Range, segments};
 use crate::receive::whole_body;
 use crate::shard::TICK;
 
@@ -96,10 +96,22 @@ impl<D: Disk> Range<D> {
                     self.queue(Message { body: PeerBody::CopyReply { copy, outcome }, ..message });
                 }
             }
-            PeerBody::OpenStream { .. } | PeerBody::Entries { .. } | PeerBody::Committed { .. } => self.queue(message),
+            PeerBody::Entries { .. } => {
+                self.explain_received();
+                self.queue(message);
+            }
+            PeerBody::OpenStream { .. } | PeerBody::Committed { .. } => self.queue(message),
+            PeerBody::Explain { index, .. } if self.epoch() == epoch => self.explain_asked(index),
+            PeerBody::Explained { stream, index, hops } if self.outgoing.is_on(epoch, stream) => {
+                self.successor_explained(index, hops);
+            }
+            PeerBody::Explain { .. } | PeerBody::Explained { .. } => {}
             PeerBody::StreamOpened { stream, end } => self.drive(Input::StreamOpened { epoch, stream, end }),
             PeerBody::StreamRefused { stream, code } => self.drive(Input::StreamRefused { epoch, stream, code }),
             PeerBody::Acknowledged { stream, index } => {
+                if let Some(successor) = self.outgoing.successor(epoch, stream) {
+                    self.successor_acknowledged(&successor, index);
+                }
                 self.drive(Input::SuccessorAcknowledged { epoch, stream, index });
                 self.stream_acknowledged(epoch, stream, index);
             }
@@ -221,19 +233,20 @@ impl<D: Disk> Range<D> {
                     return Ok(false);
                 }
                 let (input, end) = (input(header, control), at + header.entry_bytes());
+                let trace = self.explained.take_asked(header.index);
                 self.shared.metrics.replicated_records.add(header.record_count.into());
                 self.shared.metrics.replicated_bytes.add(header.body_bytes.into());
                 if at == 0 {
                     match whole_body::<D>(run, &header) {
                         Ok(body) => {
-                            self.drive_with(input, Some(Body::Whole(body)));
+                            self.drive_with(input, Some(Appending { body: Body::Whole(body), trace }));
                             break;
                         }
                         Err(shared) => run = shared,
                     }
                 }
                 let body = &run[at + ENTRY_HEADER_BYTES..][..header.body_bytes as usize];
-                self.drive_with(input, Some(Body::Copied(body)));
+                self.drive_with(input, Some(Appending { body: Body::Copied(body), trace }));
                 at = end;
             }
         }

@@ -1,5 +1,7 @@
 //! Requests of a range that wait for their answer.
 
+use std::rc::Rc;
+
 use futures_channel::oneshot;
 use minikafka_core::chain::replica::{Answer, RequestId};
 use minikafka_core::wire::{LearnReport, SealReport};
@@ -7,10 +9,17 @@ use minikafka_core::{Epoch, ErrorCode, LogIndex};
 use quanta::Instant;
 use slab::Slab;
 
+use crate::explain::Trace;
+
 /// Takes the outcome of a produce request to its client.
 pub trait Completion {
     /// Called exactly once.
     fn complete(self: Box<Self>, answer: Answer);
+
+    /// Where the client wants its stages noted, if it asked for them.
+    fn trace(&self) -> Option<Rc<Trace>> {
+        None
+    }
 }
 
 /// What a controller's change came to.

@@ -15,7 +15,7 @@ use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::Notify;
 use minikafka_storage::{Damage, LogError, Promise, RangeLog, RecoveryReport, RecoveryVisitor, ShardStorage};
 
-use super::{Groups, Inbox, LogPromise, Mending, Outgoing, Range, RangeShared, Upkeep};
+use super::{Explained, Groups, Inbox, LogPromise, Mending, Outgoing, Range, RangeShared, Upkeep};
 use crate::metrics::Stages;
 
 /// Folds what recovery delivers.
@@ -132,6 +132,7 @@ impl<D: Disk> Range<D> {
             copied_segment: RefCell::default(),
             mending: Mending::default(),
             stages: Stages::default(),
+            explained: Explained::default(),
         });
         let weak = Rc::downgrade(&range);
         range.log.on_durable(move || {

@@ -84,8 +84,14 @@ impl Outgoing {
         self.changed.notify_all();
     }
 
-    fn is_on(&self, epoch: Epoch, stream: StreamId) -> bool {
-        self.stream.borrow().as_ref().is_some_and(|now| now.stream == stream && now.epoch == epoch)
+    pub fn is_on(&self, epoch: Epoch, stream: StreamId) -> bool {
+        self.successor(epoch, stream).is_some()
+    }
+
+    /// Who is at the other end of this stream; none when it is over.
+    pub fn successor(&self, epoch: Epoch, stream: StreamId) -> Option<ChainMember> {
+        let now = self.stream.borrow();
+        now.as_ref().filter(|now| now.stream == stream && now.epoch == epoch).map(|now| now.to)
     }
 
     /// Waits for something to send; none when there is no stream any more.
@@ -148,14 +154,15 @@ impl<D: Disk> Range<D> {
     fn send_entries(&self, entries: Vec<SharedSlice>, last: LogIndex, room: Room) {
         let bytes = entries::total_bytes(&entries) + PEER_MESSAGE_CHARGE_BYTES;
         let committed = self.replica.borrow().committed();
-        let (to, epoch, stream) = {
+        let (to, epoch, stream, after) = {
             let mut outgoing = self.outgoing.stream.borrow_mut();
             let Some(now) = &mut *outgoing else { return };
-            now.sent = last;
+            let after = std::mem::replace(&mut now.sent, last);
             now.unacknowledged.push_back((last, bytes));
             now.unacknowledged_bytes += bytes;
-            (now.to, now.epoch, now.stream)
+            (now.to, now.epoch, now.stream, after)
         };
+        self.ask_successor((&to, epoch, stream), after, last);
         self.say_with(&to, epoch, PeerBody::Entries { stream, committed, entries }, room);
     }
 

@@ -136,7 +136,7 @@ impl Life {
             let wanted =
                 FetchPartition { range: RANGE, epoch: self.epoch, partition: PARTITION, offset, bytes_max: 20_000 };
             let request = FetchRequest { wait_ms_max: 0, bytes_min: 0, bytes_max: 20_000, partitions: vec![wanted] };
-            let fetched = self.shard.fetch(None, &request).await;
+            let fetched = self.shard.fetch(None, &request, None).await;
             assert_eq!(fetched.reply.partitions[0].error, None);
             let bytes: Vec<u8> = fetched.entries.iter().flat_map(|slice| slice.to_vec()).collect();
             if bytes.is_empty() {

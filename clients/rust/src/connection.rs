@@ -17,7 +17,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use minikafka_core::limits;
 use minikafka_core::wire::frame::{Envelope, FrameLimits};
-use minikafka_core::wire::{Api, ErrorReply, FRAME_HEADER_BYTES, HelloReply, Wire, encode_frame};
+use minikafka_core::wire::{
+    Api, EXPLAIN_PROTOCOL, ErrorReply, Explained, Explanation, FRAME_HEADER_BYTES, HelloReply, Wire, encode_frame,
+};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -45,6 +47,8 @@ pub struct Reply {
     pub head: Bytes,
     /// What stands behind them: fetched entries, otherwise empty.
     pub bulk: Bytes,
+    /// Whether the fields end with an explanation.
+    pub explain: bool,
 }
 
 /// A request that is in flight. Dropping it forgets the reply; the server carries the request out all the same.
@@ -151,9 +155,20 @@ impl Connection {
     /// [`Error::Broker`] with the server's code, [`Error::ConnectionLost`], [`Error::DeadlineExceeded`],
     /// [`Error::Malformed`], or [`Error::Closed`] after [`Connection::close`].
     pub async fn request(&self, api: Api, head: &[u8], bulk: Bytes, deadline: Duration) -> Result<Reply> {
+        self.request_as((api, false), head, bulk, deadline).await
+    }
+
+    /// The same, asking to be explained if so.
+    pub(crate) async fn request_as(
+        &self,
+        (api, explain): (Api, bool),
+        head: &[u8],
+        bulk: Bytes,
+        deadline: Duration,
+    ) -> Result<Reply> {
         let exchange = async {
             loop {
-                match self.try_request(api, head, bulk.clone()) {
+                match self.try_request_as((api, explain), head, bulk.clone()) {
                     Ok(pending) => return pending.await,
                     Err(TryRequestError::Full) => self.room(head.len() + bulk.len()).await?,
                     Err(TryRequestError::Failed(error)) => return Err(error),
@@ -177,6 +192,16 @@ impl Connection {
     /// # Errors
     /// [`TryRequestError::Full`] when the window has no room; otherwise why this connection cannot take it.
     pub fn try_request(&self, api: Api, head: &[u8], bulk: Bytes) -> Result<PendingReply, TryRequestError> {
+        self.try_request_as((api, false), head, bulk)
+    }
+
+    /// The same, asking to be explained if so; a server of an older release, which cannot, is not asked.
+    pub(crate) fn try_request_as(
+        &self,
+        (api, explain): (Api, bool),
+        head: &[u8],
+        bulk: Bytes,
+    ) -> Result<PendingReply, TryRequestError> {
         let shared = &self.inner.shared;
         let request_bytes = request_bytes(head.len() + bulk.len());
         let Ok(request_room) = shared.requests_room.try_acquire() else {
@@ -197,7 +222,9 @@ impl Connection {
         waiting.next_correlation += 1;
         waiting.by_correlation.insert(correlation, Waiter { reply: sender, request_bytes });
         let mut start = Vec::with_capacity(FRAME_HEADER_BYTES + head.len());
-        encode_frame(&mut start, Envelope::request(api, correlation), head, bulk.len() as u32);
+        let explain = explain && shared.server.protocol >= EXPLAIN_PROTOCOL;
+        let envelope = Envelope { explain, ..Envelope::request(api, correlation) };
+        encode_frame(&mut start, envelope, head, bulk.len() as u32);
         // Sent under the lock, so that frames leave in the order of their correlations. A writer that is gone has
         // failed, or is about to fail, every waiter, this one included.
         let _ = self.inner.outgoing.send(writer::Outgoing { start, bulk });
@@ -224,6 +251,19 @@ impl Connection {
     /// [`Error::Malformed`], naming this connection's peer.
     pub fn decode<A: Wire>(&self, what: &'static str, head: &[u8]) -> Result<A> {
         A::from_bytes(head).map_err(|error| Error::malformed(&self.inner.shared.address, what, error))
+    }
+
+    /// Decodes a reply's fields, and its explanation if it has one.
+    pub(crate) fn decode_explained<A: Wire>(
+        &self,
+        what: &'static str,
+        reply: &Reply,
+    ) -> Result<(A, Option<Explanation>)> {
+        if !reply.explain {
+            return self.decode(what, &reply.head).map(|message| (message, None));
+        }
+        let Explained { message, explanation } = self.decode(what, &reply.head)?;
+        Ok((message, Some(explanation)))
     }
 
     /// Where this connection leads, as given to [`Connection::connect`].
@@ -346,7 +386,11 @@ impl Shared {
         };
         self.requests_room.add_permits(1);
         self.bytes_room.add_permits(waiter.request_bytes);
-        let _ = waiter.reply.send(reply.map(|()| Reply { head: frame.head, bulk: frame.bulk }));
+        let _ = waiter.reply.send(reply.map(|()| Reply {
+            head: frame.head,
+            bulk: frame.bulk,
+            explain: frame.header.explain,
+        }));
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use tokio::task::coop::consume_budget;
 
 use crate::client::ClientShared;
 use crate::error::{Error, Result};
+use crate::explain::Explain;
 
 mod entries;
 mod fetcher;
@@ -185,6 +186,12 @@ impl Consumer {
     /// What was left out so far under [`OnDamage::Skip`], in the order in which it was met; the latest 1,024 stretches.
     pub fn skipped(&self) -> Vec<Skipped> {
         self.reader.skipped()
+    }
+
+    /// Where the time of the fetch went that brought the record which [`Consumer::next`] returned last;
+    /// [`FetchedRecords::explain`] is the same for a batch. None as there.
+    pub fn explain(&self) -> Option<&Arc<Explain>> {
+        self.current.as_ref().and_then(|current| current.batch.explain())
     }
 
     /// The topic.

@@ -18,6 +18,7 @@ mod client;
 pub mod connection;
 pub mod consumer;
 mod error;
+mod explain;
 mod gateway;
 pub mod group;
 mod map;
@@ -35,6 +36,7 @@ pub use consumer::{
     Consumer, ConsumerOptions, ConsumerRecord, FetchedRecords, OnDamage, OutOfRangePolicy, ReadFrom, Skipped, StartAt,
 };
 pub use error::{BrokerError, Error, Result};
+pub use explain::{Explain, Hop, Stage, StageSpan};
 pub use group::{
     Acknowledge, GroupConsumer, GroupConsumerOptions, GroupDescription, GroupMember, GroupRecord, GroupRecords,
     GroupStart, ListedGroup, PartitionLag, TopicPartition,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::chain::ChainMember;
 use crate::error_code::ErrorCode;
 use crate::ids::*;
+use crate::wire::Hop;
 
 /// A message from one member of a range to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,22 @@ pub enum PeerBody<B> {
         stream: StreamId,
         /// Up to here.
         index: LogIndex,
+    },
+    /// Predecessor to successor, in front of the entries with this one: how long it takes is asked for (explain).
+    Explain {
+        /// On this stream.
+        stream: StreamId,
+        /// The entry.
+        index: LogIndex,
+    },
+    /// Successor to predecessor, in front of the acknowledgement of this entry: how long it took.
+    Explained {
+        /// On this stream.
+        stream: StreamId,
+        /// The entry.
+        index: LogIndex,
+        /// The successor, and everybody behind it, in the order of the chain.
+        hops: Vec<Hop>,
     },
     /// Learner or member to its source: what comes behind this point.
     CopyRequest {

@@ -15,6 +15,8 @@ pub const FRAME_HEADER_BYTES: usize = 32;
 pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"MKw1");
 /// Set in replies.
 const FLAG_REPLY: u8 = 1;
+/// Set in a request that asks for its stages, and in the reply that tells them.
+const FLAG_EXPLAIN: u8 = 2;
 
 /// A frame header, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct FrameHeader {
     pub version: u8,
     /// Whether this is a reply.
     pub is_reply: bool,
+    /// Whether a produce or fetch asks to be explained; whether its reply's head ends with that.
+    pub explain: bool,
     /// Chosen by the client; a reply repeats its request's.
     pub correlation: u64,
     /// Replies: what went wrong; then the head is an [`super::ErrorReply`].
@@ -109,7 +113,8 @@ impl FrameHeader {
                 allowed: u64::from(allowed.head_bytes_max) + u64::from(allowed.bulk_bytes_max),
             });
         }
-        if bytes[15] & !FLAG_REPLY != 0 {
+        let (api, flags) = (u16_at(12), bytes[15]);
+        if flags & !(FLAG_REPLY | FLAG_EXPLAIN) != 0 || (flags & FLAG_EXPLAIN != 0 && !may_explain(api, u16_at(24))) {
             return Err(FrameError::Field("flags"));
         }
         if u16_at(26) != 0 {
@@ -120,9 +125,10 @@ impl FrameHeader {
             number => Some(ErrorCode::from_number(number).unwrap_or(ErrorCode::Internal)),
         };
         Ok(Self {
-            api: u16_at(12),
+            api,
             version: bytes[14],
-            is_reply: bytes[15] & FLAG_REPLY != 0,
+            is_reply: flags & FLAG_REPLY != 0,
+            explain: flags & FLAG_EXPLAIN != 0,
             correlation: u64::from(u32_at(16)) | u64::from(u32_at(20)) << 32,
             error,
             head_bytes,
@@ -143,6 +149,11 @@ impl FrameHeader {
     }
 }
 
+/// Only what moves records is explained, and only if it succeeds.
+const fn may_explain(api: u16, error: u16) -> bool {
+    (api == Api::Produce as u16 || api == Api::Fetch as u16) && error == 0
+}
+
 /// Who a frame is for and what it answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Envelope {
@@ -154,6 +165,8 @@ pub struct Envelope {
     pub correlation: u64,
     /// Whether this is a reply.
     pub is_reply: bool,
+    /// Whether it asks for an explanation, or has one.
+    pub explain: bool,
     /// Replies: what went wrong.
     pub error: Option<ErrorCode>,
 }
@@ -161,12 +174,19 @@ pub struct Envelope {
 impl Envelope {
     /// A request.
     pub const fn request(api: Api, correlation: u64) -> Self {
-        Self { api: api as u16, version: api.version(), correlation, is_reply: false, error: None }
+        Self { api: api as u16, version: api.version(), correlation, is_reply: false, explain: false, error: None }
     }
 
     /// A reply to `request`.
     pub const fn reply(request: &FrameHeader, error: Option<ErrorCode>) -> Self {
-        Self { api: request.api, version: request.version, correlation: request.correlation, is_reply: true, error }
+        let FrameHeader { api, version, correlation, .. } = *request;
+        Self { api, version, correlation, is_reply: true, explain: false, error }
+    }
+
+    /// The same frame asking for an explanation, or having one.
+    #[must_use]
+    pub const fn explained(self) -> Self {
+        Self { explain: true, ..self }
     }
 }
 
@@ -178,7 +198,8 @@ pub fn encode_frame(out: &mut Vec<u8>, envelope: Envelope, head: &[u8], bulk_byt
     out.extend_from_slice(&bulk_bytes.to_le_bytes());
     out.extend_from_slice(&envelope.api.to_le_bytes());
     out.push(envelope.version);
-    out.push(if envelope.is_reply { FLAG_REPLY } else { 0 });
+    let (reply, explain) = (u8::from(envelope.is_reply) * FLAG_REPLY, u8::from(envelope.explain) * FLAG_EXPLAIN);
+    out.push(reply | explain);
     out.extend_from_slice(&envelope.correlation.to_le_bytes());
     out.extend_from_slice(&envelope.error.map_or(0, |code| code as u16).to_le_bytes());
     out.extend_from_slice(&[0, 0]);
@@ -208,6 +229,21 @@ mod tests {
         let frame = decode(&encoded(b"head", 9)).expect("just encoded");
         assert_eq!((frame.api, frame.correlation, frame.head_bytes, frame.bulk_bytes), (11, 7, 4, 9));
         assert!(!frame.is_reply && frame.error.is_none());
+    }
+
+    #[test]
+    fn only_a_produce_or_a_fetch_that_succeeds_is_explained() {
+        let ask = |envelope: Envelope| {
+            let mut out = Vec::new();
+            encode_frame(&mut out, envelope.explained(), b"", 0);
+            decode(&out).map(|frame| frame.explain)
+        };
+        for api in [Api::Produce, Api::Fetch] {
+            let reply = |error| Envelope { is_reply: true, error, ..Envelope::request(api, 1) };
+            assert_eq!((ask(Envelope::request(api, 1)), ask(reply(None))), (Ok(true), Ok(true)));
+            assert_eq!(ask(reply(Some(ErrorCode::Stale))), Err(FrameError::Field("flags")));
+        }
+        assert_eq!(ask(Envelope::request(Api::ListOffsets, 1)), Err(FrameError::Field("flags")));
     }
 
     #[test]

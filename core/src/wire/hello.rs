@@ -8,8 +8,8 @@ use crate::ids::*;
 
 /// Oldest protocol this release speaks.
 pub const PROTOCOL_MIN: u16 = 1;
-/// Newest protocol this release speaks.
-pub const PROTOCOL_MAX: u16 = 1;
+/// Newest protocol this release speaks: 2 adds explain ([`EXPLAIN_PROTOCOL`](super::EXPLAIN_PROTOCOL)).
+pub const PROTOCOL_MAX: u16 = 2;
 /// The shard number by which a gateway calls itself in a [`HelloReply`].
 pub const GATEWAY_SHARD: ShardId = ShardId(u16::MAX);
 

@@ -7,6 +7,7 @@
 //! [`PEER_ENTRIES_BYTES_MAX`], whatever was announced. Absent: checking entries, which is the receiving range's.
 
 use super::codec::{DecodeError, Reader, Wire, wire_form, wire_struct};
+use super::explain::Explanation;
 use crate::chain::peer::{
     Complaint, ComplaintReason, CopyOutcome, CopyPurpose, PeerBody, PeerMessage, SegmentCursor, SegmentItem,
     SegmentPart,
@@ -41,6 +42,8 @@ impl<B> PeerMessage<B> {
             Entries { stream, committed, entries } => Entries { stream, committed, entries: replace(entries) },
             Committed { stream, index } => Committed { stream, index },
             Acknowledged { stream, index } => Acknowledged { stream, index },
+            Explain { stream, index } => Explain { stream, index },
+            Explained { stream, index, hops } => Explained { stream, index, hops },
             CopyRequest { copy, from, to, purpose, after, until, segment } => {
                 CopyRequest { copy, from, to, purpose, after, until, segment }
             }
@@ -130,6 +133,8 @@ mod kind {
     pub const COPY_REFUSED: u8 = 10;
     pub const COPY_SEGMENT: u8 = 11;
     pub const COPY_GONE: u8 = 12;
+    pub const EXPLAIN: u8 = 13;
+    pub const EXPLAINED: u8 = 14;
 }
 
 impl Wire for PeerMessage<RunBytes> {
@@ -148,6 +153,8 @@ impl Wire for PeerMessage<RunBytes> {
             PeerBody::Entries { stream, committed, entries } => put(kind::ENTRIES, &[stream, committed, entries]),
             PeerBody::Committed { stream, index } => put(kind::COMMITTED, &[stream, index]),
             PeerBody::Acknowledged { stream, index } => put(kind::ACKNOWLEDGED, &[stream, index]),
+            PeerBody::Explain { stream, index } => put(kind::EXPLAIN, &[stream, index]),
+            PeerBody::Explained { stream, index, hops } => put(kind::EXPLAINED, &[stream, index, hops]),
             PeerBody::CopyRequest { copy, from, to, purpose, after, until, segment } => {
                 put(kind::COPY_REQUEST, &[copy, from, to, purpose, after, until, segment]);
             }
@@ -175,6 +182,12 @@ impl Wire for PeerMessage<RunBytes> {
             }
             kind::COMMITTED => PeerBody::Committed { stream: reader.take()?, index: reader.take()? },
             kind::ACKNOWLEDGED => PeerBody::Acknowledged { stream: reader.take()?, index: reader.take()? },
+            kind::EXPLAIN => PeerBody::Explain { stream: reader.take()?, index: reader.take()? },
+            kind::EXPLAINED => PeerBody::Explained {
+                stream: reader.take()?,
+                index: reader.take()?,
+                hops: reader.take::<Explanation>()?.hops,
+            },
             kind::COPY_REQUEST => PeerBody::CopyRequest {
                 copy: reader.take()?,
                 from: reader.take()?,

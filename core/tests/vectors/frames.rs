@@ -18,7 +18,7 @@ use crate::{Hex, golden};
 
 const ABOUT: &str = "\
     Frames (docs/PROTOCOL.md). Each of `frames` is a whole frame without its bulk: `head` is the message \
-    whose fields `fields` tells, `bulk_bytes` what follows. `malformed_frames` are refused by their \
+    whose fields `fields` tells, `bulk_bytes` what follows; `explain` stands where its flag is set. `malformed_frames` are refused by their \
     header or checksum under the limits of a request, `malformed_heads` by their fields; `error` names \
     the refusal.";
 
@@ -37,6 +37,9 @@ pub struct Frame {
     version: u8,
     correlation: u64,
     is_reply: bool,
+    /// Left out when false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    explain: bool,
     error: u16,
     fields: Value,
     head: Hex,
@@ -85,6 +88,7 @@ pub fn frame<M: Wire>(name: &str, envelope: Envelope, message: &M, bulk_bytes: u
         version: envelope.version,
         correlation: envelope.correlation,
         is_reply: envelope.is_reply,
+        explain: envelope.explain,
         error: envelope.error.map_or(0, |code| code as u16),
         fields,
         head: Hex(head),
@@ -204,6 +208,72 @@ fn data(header: EntryHeader) -> Vec<(Frame, Again)> {
             0,
             json!({"partitions": [{"partition": partition, "error": 0, "epoch": 5, "offset": 12}]}),
         ),
+    ]
+}
+
+/// What a produce, a fetch and a replicated entry are told of themselves.
+fn explained(header: EntryHeader) -> Vec<(Frame, Again)> {
+    let produce = ProduceRequest { epoch: Epoch(5), timeout_ms: 30_000, header };
+    let span = |(stage, start_us, took_us)| StageSpan { stage: Stage::from_number(stage), start_us, took_us };
+    let hop = |node, shard, whole_us, spans: &[(u8, u32, u32)]| Hop {
+        node: NodeId(node),
+        shard: ShardId(shard),
+        whole_us,
+        stages: spans.iter().copied().map(span).collect(),
+    };
+    let hop_fields = |node: u32, shard: u16, whole_us: u32, spans: &[(u8, u32, u32)]| {
+        let stages = spans
+            .iter()
+            .map(|(stage, start_us, took_us)| json!({"stage": stage, "start_us": start_us, "took_us": took_us}));
+        json!({"node": node, "shard": shard, "whole_us": whole_us, "stages": stages.collect::<Vec<_>>()})
+    };
+    let head = [(1, 0, 20), (2, 20, 5), (3, 25, 10), (4, 35, 200), (5, 35, 410), (6, 445, 3)];
+    let second = [(1, 0, 8), (3, 8, 30), (4, 38, 310), (5, 38, 300)];
+    let produced = ProduceReply { base_offset: Offset(1_000_000_007), append_timestamp: Timestamp(1_790_000_000_123) };
+    let hops = vec![hop(1, 0, 448, &head), hop(2, 3, 350, &second), Hop::untold(NodeId(4), ShardId(1))];
+    let hops_fields = json!([hop_fields(1, 0, 448, &head), hop_fields(2, 3, 350, &second), hop_fields(4, 1, 0, &[])]);
+    let of_produce = Explained { message: produced, explanation: Explanation { hops: hops.clone() } };
+    let read = [(16, 0, 1), (17, 1, 40), (18, 41, 9_000), (17, 9_041, 60), (200, 9_101, 2)];
+    let of_fetch = Explained {
+        message: FetchReply { partitions: Vec::new() },
+        explanation: Explanation { hops: vec![hop(1, 2, 9_110, &read)] },
+    };
+    let fetch = FetchRequest { wait_ms_max: 500, bytes_min: 1, bytes_max: 4 << 20, partitions: Vec::new() };
+    let (stream, index) = (StreamId(4), LogIndex(18));
+    let told = PeerBody::Explained { stream, index, hops: hops[1..].to_vec() };
+    let told_fields = json!({"kind": 14, "stream": 4, "index": 18,
+        "hops": [hop_fields(2, 3, 350, &second), hop_fields(4, 1, 0, &[])]});
+    vec![
+        frame(
+            "produce_explain",
+            ask(Api::Produce).explained(),
+            &produce,
+            header.body_bytes,
+            json!({"epoch": 5, "timeout_ms": 30_000}),
+        ),
+        frame(
+            "produce_explained",
+            answer(Api::Produce, None).explained(),
+            &of_produce,
+            0,
+            json!({"base_offset": 1_000_000_007, "append_timestamp": 1_790_000_000_123u64, "hops": hops_fields}),
+        ),
+        frame(
+            "fetch_explain",
+            ask(Api::Fetch).explained(),
+            &fetch,
+            0,
+            json!({"wait_ms_max": 500, "bytes_min": 1, "bytes_max": 4 << 20, "partitions": []}),
+        ),
+        frame(
+            "fetch_explained",
+            answer(Api::Fetch, None).explained(),
+            &of_fetch,
+            0,
+            json!({"partitions": [], "hops": [hop_fields(1, 2, 9_110, &read)]}),
+        ),
+        say("peer_explain", PeerBody::Explain { stream, index }, json!({"kind": 13, "stream": 4, "index": 18})),
+        say("peer_explained", told, told_fields),
     ]
 }
 
@@ -464,7 +534,8 @@ fn malformed_frames(good: &[u8]) -> Vec<MalformedFrame> {
         spoiled("an http request", "magic", 0, b"GET "),
         spoiled("a head of 4 GiB", "too_large", 4, &[0xff; 4]),
         spoiled("a bulk of 4 MiB and one byte", "too_large", 8, &((4u32 << 20) + 1).to_le_bytes()),
-        spoiled("an unknown flag", "field", 15, &[2]),
+        spoiled("an unknown flag", "field", 15, &[4]),
+        spoiled("an explain of what is not explained", "field", 15, &[2]),
         spoiled("a reserved field that is set", "field", 26, &[1]),
         spoiled("a flipped bit in the correlation", "crc", 16, &[good[16] ^ 1]),
         spoiled("a flipped bit in the head", "crc", 32, &[good[32] ^ 0x80]),
@@ -489,12 +560,21 @@ fn malformed_heads(frames: &[Frame]) -> Vec<MalformedHead> {
         spoiled("a bool that is 2", "resolve", "field", &|head| *head.last_mut().expect("not empty") = 2),
         spoiled("an unknown offset query", "list_offsets", "field", &|head| head[30] = 3),
         spoiled("produce flags", "produce", "field", &|head| head[12] = 1),
+        spoiled("an explanation that is missing", "produce_explained", "truncated", &|head| head.truncate(16)),
+        spoiled("a byte behind an explanation", "produce_explained", "trailing", &|head| head.push(0)),
+        spoiled("eight hops", "produce_explained", "field", &|head| head[16] = 8),
+        spoiled("seventeen stages", "fetch_explained", "field", &|head| head[18] = 17),
+        spoiled("a stage that ends after its hop", "fetch_explained", "field", &|head| {
+            let whole_us = head[14..18].first_chunk_mut().expect("behind node and shard");
+            *whole_us = 9_102u32.to_le_bytes();
+        }),
+        spoiled("a stage of more time than there is", "fetch_explained", "field", &|head| head[27..31].fill(0xff)),
         spoiled("no entry header", "produce", "field", &|head| head[16..20].fill(0)),
         spoiled("an unknown item of a segment", "peer_copy_segment", "field", &|head| {
             let items = head.len() - (1 + 4) - (1 + 16) - (1 + 8 + 4);
             head[items] = 4;
         }),
-        spoiled("an unknown kind of peer message", "peer_entries", "field", &|head| head[0] = 13),
+        spoiled("an unknown kind of peer message", "peer_entries", "field", &|head| head[0] = 15),
         spoiled("a run that is shorter than an entry", "peer_entries", "field", &|head| head[35] = 16),
         spoiled("a run of 4 GiB", "peer_entries", "field", &|head| {
             head[35..39].copy_from_slice(&[0xf0, 255, 255, 255])
@@ -551,6 +631,7 @@ fn frames() {
     let (frames, agains): (Vec<_>, Vec<_>) = [
         opening(),
         data(crate::entries::produced()),
+        explained(crate::entries::produced()),
         deletion(),
         directory(),
         control(),
@@ -573,7 +654,7 @@ fn frames() {
     for frame in &stored.frames {
         let header = read_frame(&frame.frame.0).unwrap_or_else(|error| panic!("{}: {error}", frame.name));
         assert_eq!((header.api, header.correlation, header.is_reply), (frame.api, frame.correlation, frame.is_reply));
-        assert_eq!(header.bulk_bytes, frame.bulk_bytes);
+        assert_eq!((header.bulk_bytes, header.explain), (frame.bulk_bytes, frame.explain));
         assert_eq!(header.error.map_or(0, |code| code as u16), frame.error);
         assert_eq!(by_name(&frame.name)(&frame.head.0).as_ref(), Ok(&frame.head.0), "{}", frame.name);
     }

@@ -71,7 +71,7 @@ async fn finish(shared: &Shared, peer: SocketAddr, end: End, replies: &mpsc::Sen
         End::Told { envelope, refusal } => {
             count(&shared.counters.malformed);
             tracing::warn!(%peer, code = refusal.code.name(), reason = %refusal.reply.message, "closing a connection");
-            let nobody = Envelope { api: 0, version: 1, correlation: 0, is_reply: true, error: None };
+            let nobody = Envelope { api: 0, version: 1, correlation: 0, is_reply: true, explain: false, error: None };
             let envelope = Envelope { error: Some(refusal.code), ..envelope.unwrap_or(nobody) };
             send(replies, envelope, &refusal.reply.to_bytes()).await;
         }

@@ -93,6 +93,7 @@ fn envelope(bytes: &[u8; FRAME_HEADER_BYTES]) -> Envelope {
         version: bytes[14],
         correlation: bytes[16..24].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)),
         is_reply: true,
+        explain: false,
         error: None,
     }
 }

@@ -50,7 +50,7 @@ impl Raw {
 
 fn frame(api: u16, head: &[u8], bulk: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    let envelope = Envelope { api, version: 1, correlation: 9, is_reply: false, error: None };
+    let envelope = Envelope { api, version: 1, correlation: 9, is_reply: false, explain: false, error: None };
     encode_frame(&mut out, envelope, head, bulk.len() as u32);
     out.extend_from_slice(bulk);
     out
@@ -98,7 +98,7 @@ async fn bytes_that_are_no_frames_are_answered_and_closed() {
     let mut reserved = frame(20, &resolve(), &[]);
     reserved[26] = 1;
     let mut as_reply = Vec::new();
-    let envelope = Envelope { api: 20, version: 1, correlation: 1, is_reply: true, error: None };
+    let envelope = Envelope { api: 20, version: 1, correlation: 1, is_reply: true, explain: false, error: None };
     encode_frame(&mut as_reply, envelope, &resolve(), 0);
     let mut huge = frame(20, &[], &[]);
     huge[4..8].copy_from_slice(&u32::MAX.to_le_bytes());

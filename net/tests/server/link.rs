@@ -1,6 +1,7 @@
 //! Links: what they carry, whom they trust, and how they end.
 
 use std::cell::RefCell;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -8,7 +9,10 @@ use std::time::{Duration, Instant};
 use glommio::timer::Timer;
 use glommio::{LocalExecutorBuilder, executor};
 use minikafka_core::limits::LINK_QUEUE_BYTES_MAX;
-use minikafka_core::wire::Api;
+use minikafka_core::wire::frame::{Envelope, FrameLimits};
+use minikafka_core::wire::{
+    Api, FRAME_HEADER_BYTES, FrameHeader, HelloReply, PROTOCOL_MAX, Prover, Role, Wire, encode_frame, prove,
+};
 use minikafka_core::{ErrorCode, NodeId, ShardId};
 use minikafka_net::{ClusterSecret, Link, LinkConfig, LinkEnd, LinkTarget, SharedBytes};
 
@@ -90,6 +94,59 @@ fn a_stranger_is_no_peer() {
         link.send(Api::Seal, &0u64, Vec::new(), None);
         assert!(matches!(end_of(&ended).await, LinkEnd::Stranger(_)));
     });
+}
+
+/// A peer of the release before: opens one connection in protocol 1, and keeps it.
+fn serve_older(listener: &TcpListener) {
+    let (mut stream, _) = listener.accept().expect("somebody connects");
+    let nonce = [9; 16];
+    let hello = HelloReply {
+        protocol: 1,
+        nonce,
+        cluster: CLUSTER,
+        node: NodeId(3),
+        shard: ShardId(1),
+        server_version: "older".to_owned(),
+        batch_body_bytes_max: 1,
+        record_bytes_max: 1,
+        in_flight_max: 1,
+        idle_deadline_ms: 1,
+    };
+    let proof = prove(SECRET, Prover::Server, Role::Peer, &[3; 16], &nonce);
+    for reply in [hello.to_bytes(), proof.to_bytes()] {
+        let mut header = [0; FRAME_HEADER_BYTES];
+        stream.read_exact(&mut header).expect("a frame");
+        let request = FrameHeader::decode(&header, FrameLimits::REQUEST).expect("a header");
+        stream.read_exact(&mut vec![0; request.payload_bytes()]).expect("its head");
+        let mut frame = Vec::new();
+        encode_frame(&mut frame, Envelope::reply(&request, None), &reply, 0);
+        stream.write_all(&frame).expect("it listens");
+    }
+    let _ = stream.read(&mut [0]);
+}
+
+/// What a link may carry depends on it: an older peer ends the link over a message it does not know.
+#[test]
+fn a_link_says_which_protocol_both_ends_speak() {
+    let server = TestServer::start();
+    let older = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let older_address = older.local_addr().expect("it listens");
+    let serving = std::thread::spawn(move || serve_older(&older));
+    run(async {
+        for (address, protocol) in [(server.address, PROTOCOL_MAX), (older_address, 1)] {
+            let (link, _ended) = open(target(address), SECRET);
+            assert_eq!(link.protocol(), None, "it is being opened");
+            let started = Instant::now();
+            while link.protocol().is_none() {
+                assert!(started.elapsed() < PATIENCE, "the link does not open");
+                Timer::new(Duration::from_millis(1)).await;
+            }
+            assert_eq!(link.protocol(), Some(protocol));
+            link.cut();
+        }
+    });
+    drop(server);
+    serving.join().expect("it was not disturbed");
 }
 
 #[test]

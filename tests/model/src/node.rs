@@ -506,6 +506,7 @@ impl Interpreter<'_> {
             PeerBody::Acknowledged { stream, index } => {
                 self.feed(node, Input::SuccessorAcknowledged { epoch, stream, index }, effects);
             }
+            PeerBody::Explain { .. } | PeerBody::Explained { .. } => unreachable!("nobody here asks for that"),
             PeerBody::CopyRequest { copy, to, purpose, after, until, .. } => {
                 let outcome = self.serve(node, epoch, to, purpose, after, until);
                 let epoch = node.replica.epoch();

@@ -373,7 +373,7 @@ impl Life {
                 let range = request.partitions[0].range;
                 let shard = self.shard_with(range);
                 self.answer(call, shard, async move |shard| {
-                    let fetched = shard.fetch(None, &request).await;
+                    let fetched = shard.fetch(None, &request, None).await;
                     let entries = fetched.entries.iter().flat_map(|slice| slice.iter().copied()).collect();
                     Reply::Fetched(fetched.reply, entries)
                 });

@@ -97,6 +97,8 @@ pub const fn kind_of<B>(message: &minikafka_core::chain::peer::PeerMessage<B>) -
         PeerBody::Entries { .. } => "entries",
         PeerBody::Committed { .. } => "committed",
         PeerBody::Acknowledged { .. } => "acknowledged",
+        PeerBody::Explain { .. } => "explain",
+        PeerBody::Explained { .. } => "explained",
         PeerBody::CopyRequest { .. } => "copy request",
         PeerBody::CopyReply { .. } => "copy reply",
     }

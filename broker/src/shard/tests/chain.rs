@@ -6,6 +6,7 @@ use minikafka_core::chain::peer::{PeerBody, PeerMessage};
 
 use super::*;
 
+mod explain;
 mod freed;
 mod groups;
 #[cfg(feature = "planted-bugs")]

@@ -50,7 +50,7 @@ async fn read_skipping(life: &Life) -> (Vec<(Offset, Vec<u8>)>, Vec<(u64, Option
         let wanted =
             FetchPartition { range: RANGE, epoch: life.epoch, partition: PARTITION, offset, bytes_max: 20_000 };
         let request = FetchRequest { wait_ms_max: 0, bytes_min: 0, bytes_max: 20_000, partitions: vec![wanted] };
-        let fetched = life.shard.fetch(None, &request).await;
+        let fetched = life.shard.fetch(None, &request, None).await;
         let answer = &fetched.reply.partitions[0];
         if answer.error == Some(ErrorCode::DataDamaged) {
             skipped.push((offset.0, answer.resume.map(|resume| resume.0)));

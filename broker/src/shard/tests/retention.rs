@@ -85,7 +85,7 @@ impl Life {
         let offset = Offset(offset);
         let wanted = FetchPartition { range: RANGE, epoch: self.epoch, partition: PARTITION, offset, bytes_max: 1 };
         let request = FetchRequest { wait_ms_max: 0, bytes_min: 0, bytes_max: 1, partitions: vec![wanted] };
-        self.shard.fetch(None, &request).await.reply.partitions[0].clone()
+        self.shard.fetch(None, &request, None).await.reply.partitions[0].clone()
     }
 
     /// Bytes of the range's files.

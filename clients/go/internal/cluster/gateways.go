@@ -113,7 +113,7 @@ func (g *Gateways) askOne(ctx context.Context, at int, api wire.API, request con
 		return answered{at: at, err: err}
 	}
 	begun := time.Now()
-	reply, err := opened.Call(ctx, api, request)
+	reply, err := opened.Call(ctx, connection.Ask{API: api}, request)
 	// A caller with less time than that says nothing about the connection.
 	if err != nil && time.Since(begun) >= answerDeadline-patience {
 		opened.EndBecause("a gateway did not answer in time")
@@ -153,7 +153,7 @@ func (g *Gateways) ask(ctx context.Context, address string, api wire.API, reques
 	if err != nil {
 		return connection.Reply{}, err
 	}
-	return opened.Call(ctx, api, request)
+	return opened.Call(ctx, connection.Ask{API: api}, request)
 }
 
 // controllerNamedBy is the address in a not_controller answer, if it is one.

@@ -28,6 +28,8 @@ type Reply struct {
 	Head []byte
 	// Bulk is what stands behind them: fetched entries, otherwise empty.
 	Bulk []byte
+	// Explain: the fields end with an explanation.
+	Explain bool
 }
 
 // Message is anything that can be a request's head.
@@ -110,10 +112,17 @@ func (c *Connection) IsEnded() bool {
 	}
 }
 
+// Ask says what a request asks for.
+type Ask struct {
+	API wire.API
+	// Explain asks where the time goes; a server of an older release, which cannot tell, is not asked.
+	Explain bool
+}
+
 // Send sends a request at once, or not at all: ErrFull when the window has no room, otherwise why the connection has ended.
 // Requests of one caller leave in their order. deliver is called once, from the goroutine that reads replies, and must not
 // block. written, if given, is set once the request's bytes are no longer needed here.
-func (c *Connection) Send(api wire.API, head Message, bulk []byte, written *atomic.Bool, deliver func(Reply, error)) error {
+func (c *Connection) Send(ask Ask, head Message, bulk []byte, written *atomic.Bool, deliver func(Reply, error)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.endError != nil {
@@ -126,7 +135,9 @@ func (c *Connection) Send(api wire.API, head Message, bulk []byte, written *atom
 	}
 	correlation := c.nextCorrelation
 	c.nextCorrelation++
-	start := wire.AppendFrameHeader(make([]byte, 0, 256), wire.Request(api, correlation), 0, len(bulk))
+	header := wire.Request(ask.API, correlation)
+	header.Explain = ask.Explain && c.server.Protocol >= wire.ExplainProtocol
+	start := wire.AppendFrameHeader(make([]byte, 0, 256), header, 0, len(bulk))
 	start = wire.SealFrame(head.AppendTo(start), 0)
 	bytes := len(start) + len(bulk)
 	c.bytesInFlight += bytes
@@ -150,7 +161,7 @@ func (c *Connection) WhenRoom(tell func()) {
 }
 
 // Call sends a request and waits for its reply, until the context ends. Whether the request was sent is then unknown.
-func (c *Connection) Call(ctx context.Context, api wire.API, head Message) (Reply, error) {
+func (c *Connection) Call(ctx context.Context, ask Ask, head Message) (Reply, error) {
 	type answer struct {
 		reply Reply
 		err   error
@@ -159,7 +170,7 @@ func (c *Connection) Call(ctx context.Context, api wire.API, head Message) (Repl
 	deliver := func(reply Reply, err error) { answered <- answer{reply, err} }
 	begun := time.Now()
 	for {
-		err := c.Send(api, head, nil, nil, deliver)
+		err := c.Send(ask, head, nil, nil, deliver)
 		if err == nil {
 			break
 		}
@@ -171,14 +182,14 @@ func (c *Connection) Call(ctx context.Context, api wire.API, head Message) (Repl
 		select {
 		case <-room:
 		case <-ctx.Done():
-			return Reply{}, c.givenUp(ctx, api, begun)
+			return Reply{}, c.givenUp(ctx, ask.API, begun)
 		}
 	}
 	select {
 	case answer := <-answered:
 		return answer.reply, answer.err
 	case <-ctx.Done():
-		return Reply{}, c.givenUp(ctx, api, begun)
+		return Reply{}, c.givenUp(ctx, ask.API, begun)
 	}
 }
 
@@ -270,7 +281,7 @@ func (c *Connection) deliver(frame frame) error {
 		}
 		return c.malformed("frame", errors.New("it answers no request"))
 	}
-	waiter.deliver(Reply{Head: frame.head, Bulk: frame.bulk}, err)
+	waiter.deliver(Reply{Head: frame.head, Bulk: frame.bulk, Explain: frame.header.Explain}, err)
 	return nil
 }
 

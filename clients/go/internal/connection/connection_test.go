@@ -40,7 +40,7 @@ func server(t *testing.T, window uint32, behave func(socket net.Conn, header wir
 				behave(socket, frame.header)
 				continue
 			}
-			hello := wire.HelloReply{Protocol: wire.ProtocolVersion, InFlightMax: window}
+			hello := wire.HelloReply{Protocol: wire.ProtocolMax, InFlightMax: window}
 			reply(socket, frame.header, &hello)
 		}
 	}()
@@ -83,7 +83,7 @@ func TestRepliesInAnyOrderFindTheirRequests(t *testing.T) {
 	c := open(t, address)
 	answers := make(chan uint64, 3)
 	for range 3 {
-		err := c.Send(wire.APIProduce, &wire.ResolveRequest{}, nil, nil, func(reply Reply, err error) {
+		err := c.Send(Ask{API: wire.APIProduce}, &wire.ResolveRequest{}, nil, nil, func(reply Reply, err error) {
 			decoded, _ := wire.DecodeProduceReply(reply.Head)
 			answers <- decoded.BaseOffset
 		})
@@ -111,11 +111,11 @@ func TestTheWindowOfTheServerIsKept(t *testing.T) {
 	done := make(chan error, 2)
 	deliver := func(_ Reply, err error) { done <- err }
 	for range 2 {
-		if err := c.Send(wire.APIProduce, &wire.ResolveRequest{}, nil, nil, deliver); err != nil {
+		if err := c.Send(Ask{API: wire.APIProduce}, &wire.ResolveRequest{}, nil, nil, deliver); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := c.Send(wire.APIProduce, &wire.ResolveRequest{}, nil, nil, deliver); !errors.Is(err, ErrFull) {
+	if err := c.Send(Ask{API: wire.APIProduce}, &wire.ResolveRequest{}, nil, nil, deliver); !errors.Is(err, ErrFull) {
 		t.Errorf("beyond the window: %v", err)
 	}
 	var hasRoom atomic.Bool
@@ -128,7 +128,7 @@ func TestTheWindowOfTheServerIsKept(t *testing.T) {
 	short, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
 	var late *fault.DeadlineError
-	if _, err := c.Call(short, wire.APIProduce, &wire.ResolveRequest{}); !errors.As(err, &late) {
+	if _, err := c.Call(short, Ask{API: wire.APIProduce}, &wire.ResolveRequest{}); !errors.As(err, &late) {
 		t.Errorf("a call without room: %v", err)
 	}
 	close(release)
@@ -159,7 +159,7 @@ func TestTheEndOfAConnectionIsToldToEverybodyOnce(t *testing.T) {
 			}))
 			told := make(chan error, 10)
 			for range 3 {
-				_ = c.Send(wire.APIProduce, &wire.ResolveRequest{}, nil, nil, func(_ Reply, err error) { told <- err })
+				_ = c.Send(Ask{API: wire.APIProduce}, &wire.ResolveRequest{}, nil, nil, func(_ Reply, err error) { told <- err })
 			}
 			for range 3 {
 				if err := <-told; err == nil || !fault.OutcomeUnknown(err) {
@@ -171,7 +171,7 @@ func TestTheEndOfAConnectionIsToldToEverybodyOnce(t *testing.T) {
 			if len(told) != 0 {
 				t.Error("somebody was told twice")
 			}
-			if err := c.Send(wire.APIProduce, &wire.ResolveRequest{}, nil, nil, nil); err == nil || errors.Is(err, ErrFull) {
+			if err := c.Send(Ask{API: wire.APIProduce}, &wire.ResolveRequest{}, nil, nil, nil); err == nil || errors.Is(err, ErrFull) {
 				t.Errorf("after the end: %v", err)
 			}
 		})
@@ -184,7 +184,7 @@ func TestErrorsOfTheServerAreTyped(t *testing.T) {
 		h.Error = errorcode.Throttled
 		reply(socket, h, &wire.ErrorReply{RetryAfterMs: 70, Message: "slower"})
 	}))
-	_, err := c.Call(context.Background(), wire.APIFetch, &wire.ResolveRequest{})
+	_, err := c.Call(context.Background(), Ask{API: wire.APIFetch}, &wire.ResolveRequest{})
 	var refused *fault.BrokerError
 	if !errors.As(err, &refused) || refused.RetryAfter != 70*time.Millisecond || refused.Message != "slower" || !errors.Is(err, errorcode.Throttled) {
 		t.Error(err)

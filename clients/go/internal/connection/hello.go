@@ -35,7 +35,7 @@ func sayHello(address string, frames *frameReader, socket net.Conn, options *Opt
 		return &fault.MalformedError{From: address, What: "hello reply", Reason: reason}
 	}
 	hello := wire.Hello{
-		ProtocolMin: wire.ProtocolVersion, ProtocolMax: wire.ProtocolVersion, Role: wire.RoleClient, Cluster: options.Cluster,
+		ProtocolMin: wire.ProtocolMin, ProtocolMax: wire.ProtocolMax, Role: wire.RoleClient, Cluster: options.Cluster,
 		ClientName: options.ClientName, ClientVersion: options.ClientVersion,
 	}
 	if _, err := rand.Read(hello.Nonce[:]); err != nil {
@@ -65,7 +65,7 @@ func sayHello(address string, frames *frameReader, socket net.Conn, options *Opt
 	if err != nil {
 		return wire.HelloReply{}, malformed(err)
 	}
-	if reply.Protocol != wire.ProtocolVersion {
+	if reply.Protocol < wire.ProtocolMin || reply.Protocol > wire.ProtocolMax {
 		return wire.HelloReply{}, fault.Broker(errorcode.UnsupportedVersion, "%s", address)
 	}
 	return reply, nil

@@ -283,7 +283,7 @@ func (s *Server) answer(r *Request) {
 	switch r.Header.API {
 	case wire.APIHello:
 		r.Reply(&wire.HelloReply{
-			Protocol: wire.ProtocolVersion, Cluster: 7, Node: wire.NodeID(s.number + 1), ServerVersion: "fake",
+			Protocol: wire.ProtocolMin, Cluster: 7, Node: wire.NodeID(s.number + 1), ServerVersion: "fake",
 			BatchBodyBytesMax: wire.BatchBodyBytesMax, InFlightMax: wire.ConnectionInFlightMax,
 		}, nil)
 	case wire.APIResolve:

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/minikafka/minikafka/clients/go/internal/errorcode"
+	"github.com/minikafka/minikafka/clients/go/internal/explain"
 	"github.com/minikafka/minikafka/clients/go/internal/fault"
 	"github.com/minikafka/minikafka/clients/go/internal/wire"
 )
@@ -29,6 +30,13 @@ type Answer struct {
 	Entries []Entry
 	// Damage is what is wrong behind the entries, if anything.
 	Damage error
+}
+
+// Explain notes where the time of the fetch went; nil: nobody told.
+func (a *Answer) Explain(told *explain.Explain) {
+	for i := range a.Entries {
+		a.Entries[i].Explain = told
+	}
 }
 
 // Answers cuts a reply into those of its partitions, and verifies them. An error means that the reply is not one to this

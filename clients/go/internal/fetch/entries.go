@@ -3,6 +3,7 @@ package fetch
 import (
 	"fmt"
 
+	"github.com/minikafka/minikafka/clients/go/internal/explain"
 	"github.com/minikafka/minikafka/clients/go/internal/wire"
 )
 
@@ -12,6 +13,8 @@ type Entry struct {
 	Body   []byte
 	// Buffer is the memory that Body lies in, if it is counted.
 	Buffer *Buffer
+	// Explain is of the fetch that brought it, if that was asked for.
+	Explain *explain.Explain
 }
 
 // bufferedBytes is what the entry holds of the consumer's memory.

@@ -31,6 +31,7 @@ import (
 
 	"github.com/minikafka/minikafka/clients/go/internal/backoff"
 	"github.com/minikafka/minikafka/clients/go/internal/errorcode"
+	"github.com/minikafka/minikafka/clients/go/internal/explain"
 	"github.com/minikafka/minikafka/clients/go/internal/fault"
 )
 
@@ -60,6 +61,8 @@ type Attempt struct {
 type Stored struct {
 	BaseOffset      int64
 	AppendTimestamp int64
+	// Explain says where its time went, if that was asked for.
+	Explain *explain.Explain
 }
 
 // Forgotten is the place of a batch that is stored where nobody remembers.

@@ -50,8 +50,12 @@ func (m *ProduceReply) AppendTo(out []byte) []byte {
 // DecodeProduceReply is the inverse of ProduceReply.AppendTo.
 func DecodeProduceReply(head []byte) (ProduceReply, error) {
 	r := reader{rest: head}
-	m := ProduceReply{BaseOffset: r.u64(), AppendTimestamp: r.i64()}
+	m := takeProduceReply(&r)
 	return m, r.finish()
+}
+
+func takeProduceReply(r *reader) ProduceReply {
+	return ProduceReply{BaseOffset: r.u64(), AppendTimestamp: r.i64()}
 }
 
 // FetchPartition is one partition of a fetch.
@@ -140,8 +144,12 @@ func (m *FetchReply) AppendTo(out []byte) []byte {
 // DecodeFetchReply is the inverse of FetchReply.AppendTo.
 func DecodeFetchReply(head []byte) (FetchReply, error) {
 	r := reader{rest: head}
-	m := FetchReply{Partitions: takeList(&r, 44, takeFetchedPartition)}
+	m := takeFetchReply(&r)
 	return m, r.finish()
+}
+
+func takeFetchReply(r *reader) FetchReply {
+	return FetchReply{Partitions: takeList(r, 44, takeFetchedPartition)}
 }
 
 // OffsetQuery says which offset is looked up.

@@ -14,7 +14,10 @@ const FrameHeaderBytes = 32
 // frameMagic is "MKw1", the first four bytes of every frame.
 const frameMagic = 0x31774b4d
 
-const flagReply = 1
+const (
+	flagReply   = 1
+	flagExplain = 2
+)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -26,6 +29,8 @@ type FrameHeader struct {
 	API     API
 	Version uint8
 	IsReply bool
+	// Explain: a produce or fetch asks to be explained; its reply's head ends with that.
+	Explain bool
 	// Correlation is chosen by the client, and repeated in the reply.
 	Correlation uint64
 	// Error is what went wrong; then the head is an ErrorReply. None in requests.
@@ -72,18 +77,21 @@ func DecodeFrameHeader(bytes []byte, allowed FrameLimits) (FrameHeader, error) {
 		detail := fmt.Sprintf("%d and %d bytes, at most %d and %d are allowed", head, bulk, allowed.HeadBytesMax, allowed.BulkBytesMax)
 		return FrameHeader{}, &FrameError{"too_large", detail}
 	}
-	if bytes[15]&^flagReply != 0 {
+	api, flags, code := API(binary.LittleEndian.Uint16(bytes[12:])), bytes[15], binary.LittleEndian.Uint16(bytes[24:])
+	mayExplain := (api == APIProduce || api == APIFetch) && code == 0
+	if flags&^(flagReply|flagExplain) != 0 || (flags&flagExplain != 0 && !mayExplain) {
 		return FrameHeader{}, &FrameError{"field", "flags"}
 	}
 	if binary.LittleEndian.Uint16(bytes[26:]) != 0 {
 		return FrameHeader{}, &FrameError{"field", "reserved"}
 	}
 	return FrameHeader{
-		API:         API(binary.LittleEndian.Uint16(bytes[12:])),
+		API:         api,
 		Version:     bytes[14],
-		IsReply:     bytes[15]&flagReply != 0,
+		IsReply:     flags&flagReply != 0,
+		Explain:     flags&flagExplain != 0,
 		Correlation: binary.LittleEndian.Uint64(bytes[16:]),
-		Error:       errorcode.Code(binary.LittleEndian.Uint16(bytes[24:])),
+		Error:       errorcode.Code(code),
 		HeadBytes:   head,
 		BulkBytes:   bulk,
 		crc:         binary.LittleEndian.Uint32(bytes[28:]),
@@ -120,7 +128,10 @@ func AppendFrameHeader(out []byte, header FrameHeader, headBytes, bulkBytes int)
 	out = putU16(out, uint16(header.API))
 	flags := byte(0)
 	if header.IsReply {
-		flags = flagReply
+		flags |= flagReply
+	}
+	if header.Explain {
+		flags |= flagExplain
 	}
 	out = append(out, header.Version, flags)
 	out = putU64(out, header.Correlation)

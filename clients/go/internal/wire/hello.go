@@ -1,7 +1,10 @@
 package wire
 
-// ProtocolVersion is the only version of the protocol that this release speaks.
-const ProtocolVersion = 1
+// The protocols that this release speaks, from the oldest to the newest.
+const (
+	ProtocolMin = 1
+	ProtocolMax = 2
+)
 
 // RoleClient is what a client says it wants to be; peers and controllers prove a secret.
 const RoleClient = 0

@@ -20,6 +20,10 @@ const (
 	ConnectionInFlightBytesMax = 32 << 20
 	// ProducerInFlightMax bounds the unanswered batches of one producer and partition.
 	ProducerInFlightMax = 8
+	// ChainMax bounds the members of a chain.
+	ChainMax = 7
+	// ExplainStagesMax bounds the stages of one hop of an explanation.
+	ExplainStagesMax = 16
 	// TextBytesMax bounds any text.
 	TextBytesMax = 1024
 	// NameBytesMax bounds the name of a topic, of a group, and of a member's instance.

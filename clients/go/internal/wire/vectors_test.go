@@ -21,6 +21,7 @@ type vectorFrame struct {
 	Version     uint8
 	Correlation uint64
 	IsReply     bool `json:"is_reply"`
+	Explain     bool
 	Error       uint16
 	Fields      json.RawMessage
 	Head        vectors.Hex
@@ -66,6 +67,10 @@ var decoders = map[string]func([]byte) (message, error){
 	"produce_reply":         decoded[ProduceReply](DecodeProduceReply),
 	"fetch":                 decoded[FetchRequest](DecodeFetchRequest),
 	"fetch_reply":           decoded[FetchReply](DecodeFetchReply),
+	"produce_explain":       decoded[ProduceRequest](DecodeProduceRequest),
+	"produce_explained":     decoded[ProduceExplained](DecodeProduceExplained),
+	"fetch_explain":         decoded[FetchRequest](DecodeFetchRequest),
+	"fetch_explained":       decoded[FetchExplained](DecodeFetchExplained),
 	"list_offsets":          decoded[ListOffsetsRequest](DecodeListOffsetsRequest),
 	"list_offsets_reply":    decoded[PartitionOffsetsReply](DecodePartitionOffsetsReply),
 	"delete_records":        decoded[DeleteRecordsRequest](DecodeDeleteRecordsRequest),
@@ -96,7 +101,7 @@ var decoders = map[string]func([]byte) (message, error){
 
 func (vector *vectorFrame) header() FrameHeader {
 	return FrameHeader{
-		API: API(vector.API), Version: vector.Version, IsReply: vector.IsReply, Correlation: vector.Correlation,
+		API: API(vector.API), Version: vector.Version, IsReply: vector.IsReply, Explain: vector.Explain, Correlation: vector.Correlation,
 		Error: errorcode.Code(vector.Error),
 	}
 }
@@ -144,7 +149,7 @@ func TestGoldenMessages(t *testing.T) {
 			t.Errorf("%s:\n got %x\nwant %x", vector.Name, written, vector.Head)
 		}
 	}
-	if found < 31 {
+	if found < 35 {
 		t.Fatalf("only %d messages of a client have vectors", found)
 	}
 }
@@ -224,6 +229,11 @@ func TestFieldsOfGoldenMessages(t *testing.T) {
 		"group_list": &GroupListRequest{[]RangeEpoch{{inRange, 5}}},
 		"group_list_reply": &GroupListReply{[]ListedRange{
 			{inRange, errorcode.Stale, 6, []ListedGroup{}}, {inRange, 0, 5, []ListedGroup{{"billing", GroupStable, 3}}},
+		}},
+		"produce_explained": &ProduceExplained{ProduceReply{1000000007, 1790000000123}, []Hop{
+			{1, 0, 448, []StageSpan{{1, 0, 20}, {2, 20, 5}, {3, 25, 10}, {4, 35, 200}, {5, 35, 410}, {6, 445, 3}}},
+			{2, 3, 350, []StageSpan{{1, 0, 8}, {3, 8, 30}, {4, 38, 310}, {5, 38, 300}}},
+			{4, 1, 0, []StageSpan{}},
 		}},
 		"error_reply": &ErrorReply{Epoch: 6, RetryAfterMs: 20, Message: "range 1/209 is at epoch 6"},
 	}

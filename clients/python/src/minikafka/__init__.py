@@ -49,6 +49,8 @@ from .protocol.errors import (
     TopicExistsError,
     UnknownTopicError,
 )
+from .protocol.explain import Explain
+from .protocol.messages.explain import Hop, StageSpan
 from .protocol.messages.topics import TopicConfig, TopicConfigChange
 from .protocol.options import (
     ClientOptions,
@@ -85,9 +87,11 @@ __all__ = [
     "DeliveredRun",
     "Delivery",
     "ErrorCode",
+    "Explain",
     "Group",
     "GroupMemberInfo",
     "GroupOptions",
+    "Hop",
     "InvalidOptionError",
     "InvalidRecordError",
     "MalformedReplyError",
@@ -106,6 +110,7 @@ __all__ = [
     "Record",
     "RecordTooLargeError",
     "Skipped",
+    "StageSpan",
     "StartAt",
     "Topic",
     "TopicConfig",

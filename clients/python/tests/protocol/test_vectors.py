@@ -15,7 +15,7 @@ from minikafka.protocol.entry import EntryError, EntryHeader
 from minikafka.protocol.error_code import ErrorCode
 from minikafka.protocol.fields import DecodeError, Message
 from minikafka.protocol.frames import REPLY_LIMITS, REQUEST_LIMITS, FrameError, FrameReader, encode_frame
-from minikafka.protocol.messages import data, groups, hello, topics
+from minikafka.protocol.messages import data, explain, groups, hello, topics
 from minikafka.protocol.partitioner import partition_of_key, range_of_token, token_of_group
 
 Vectors = Callable[[str], Any]
@@ -29,6 +29,10 @@ MESSAGES: dict[str, type[Message]] = {
     "produce_reply": data.ProduceReply,
     "fetch": data.FetchRequest,
     "fetch_reply": data.FetchReply,
+    "produce_explain": data.ProduceRequest,
+    "produce_explained": explain.ProduceExplained,
+    "fetch_explain": data.FetchRequest,
+    "fetch_explained": explain.FetchExplained,
     "list_offsets": data.ListOffsetsRequest,
     "list_offsets_reply": data.ListOffsetsReply,
     "delete_records": data.DeleteRecordsRequest,
@@ -107,6 +111,7 @@ def test_frames_read_and_written(vectors: Vectors) -> None:
             bytes.fromhex(case["head"]),
             case["bulk_bytes"],
             is_reply=case["is_reply"],
+            explain=case.get("explain", False),
             error=case["error"],
             version=case["version"],
         )
@@ -114,10 +119,11 @@ def test_frames_read_and_written(vectors: Vectors) -> None:
         bulk = bytes(case["bulk_bytes"])
         (frame,) = read_frames(expected + bulk, FrameReader(REPLY_LIMITS))
         header = frame.header
-        assert (header.api, header.correlation, header.is_reply, header.error) == (
+        assert (header.api, header.correlation, header.is_reply, header.explain, header.error) == (
             case["api"],
             case["correlation"],
             case["is_reply"],
+            case.get("explain", False),
             case["error"],
         )
         assert (frame.head.hex(), bytes(frame.bulk)) == (case["head"], bulk)

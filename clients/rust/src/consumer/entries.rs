@@ -4,16 +4,22 @@
 //! offsets, indexes and epochs by growing. (The running hash chains entries of all partitions of a range, so one
 //! partition's entries alone cannot be checked against it.)
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use minikafka_core::checksum::crc32c;
 use minikafka_core::entry::{EntryHeader, EntryKind};
 use minikafka_core::{LogIndex, Offset, PartitionKey};
+
+use crate::explain::Explain;
 
 /// A batch as fetched: verified, but neither decompressed nor parsed.
 #[derive(Clone, Debug)]
 pub(super) struct FetchedEntry {
     pub header: EntryHeader,
     pub body: Bytes,
+    /// Of the fetch that brought it, if that was asked for.
+    pub explain: Option<Arc<Explain>>,
 }
 
 impl FetchedEntry {
@@ -79,7 +85,7 @@ impl Cursor {
             return Err(format!("offset {} follows offset {}", header.base_offset, self.next_offset));
         }
         self.next_offset = header.next_offset();
-        Ok(Some(FetchedEntry { header, body: bytes.slice(start..body_end) }))
+        Ok(Some(FetchedEntry { header, body: bytes.slice(start..body_end), explain: None }))
     }
 }
 

@@ -11,6 +11,7 @@ use super::entries::verified;
 use super::progress::{PartitionAnswer, Progress, ShardFetch};
 use crate::client::ClientShared;
 use crate::error::{Error, Result};
+use crate::explain::Explain;
 use crate::overdue::{Addressed, OVERDUE};
 use crate::pool::Lane;
 
@@ -107,13 +108,17 @@ async fn ask(client: &ClientShared, fetch: &ShardFetch) -> Result<Vec<PartitionA
     let wait = Duration::from_millis(fetch.request.wait_ms_max.into());
     let head = fetch.request.to_bytes();
     let addressed: Vec<Addressed> = fetch.request.partitions.iter().map(|asked| addressed(fetch, asked)).collect();
+    let sent_at = Instant::now();
     let answer = tokio::select! {
-        answer = connection.request(Api::Fetch, &head, Bytes::new(), wait + ANSWER_SLACK) => answer,
+        answer = connection.request_as((Api::Fetch, fetch.explain), &head, Bytes::new(), wait + ANSWER_SLACK) => answer,
         moved = client.moved(wait + OVERDUE, &addressed) => Err(moved),
     };
     let answers = answer.and_then(|reply| {
-        let fetched: FetchReply = connection.decode("fetch reply", &reply.head)?;
-        answers(fetch, fetched, &reply.bulk).map_err(|reason| Error::malformed(&fetch.address, "fetch reply", reason))
+        let round_trip = sent_at.elapsed();
+        let (fetched, told) = connection.decode_explained("fetch reply", &reply)?;
+        let explain = told.map(|told| Arc::new(Explain { round_trip, hops: told.hops }));
+        answers(fetch, fetched, &reply.bulk, explain.as_ref())
+            .map_err(|reason| Error::malformed(&fetch.address, "fetch reply", reason))
     });
     if let Err(Error::DeadlineExceeded { .. } | Error::Malformed { .. }) = &answers {
         connection.end_because("a fetch was not answered properly in time");
@@ -126,7 +131,12 @@ fn addressed(fetch: &ShardFetch, asked: &FetchPartition) -> Addressed {
 }
 
 /// Cuts an answer into those of its partitions.
-fn answers(fetch: &ShardFetch, reply: FetchReply, bulk: &Bytes) -> Result<Vec<PartitionAnswer>, &'static str> {
+fn answers(
+    fetch: &ShardFetch,
+    reply: FetchReply,
+    bulk: &Bytes,
+    explain: Option<&Arc<Explain>>,
+) -> Result<Vec<PartitionAnswer>, &'static str> {
     let asked = fetch.request.partitions.iter().map(|asked| asked.partition);
     if !reply.partitions.iter().map(|fetched| fetched.partition).eq(asked) {
         return Err("it is about other partitions than were asked for");
@@ -143,7 +153,10 @@ fn answers(fetch: &ShardFetch, reply: FetchReply, bulk: &Bytes) -> Result<Vec<Pa
         if bytes.len() < bulk.len() / SLICE_SHARE {
             bytes = Bytes::copy_from_slice(&bytes);
         }
-        let (entries, damage) = verified(&bytes, fetched.partition, asked.position);
+        let (mut entries, damage) = verified(&bytes, fetched.partition, asked.position);
+        if explain.is_some() {
+            entries.iter_mut().for_each(|entry| entry.explain = explain.cloned());
+        }
         PartitionAnswer { fetched, entries, damage }
     };
     Ok(reply.partitions.into_iter().zip(&fetch.asked).map(answer).collect())

@@ -94,6 +94,8 @@ pub struct ConsumerOptions {
     pub out_of_range: OutOfRangePolicy,
     /// What happens at records that are damaged on the broker's disk. Default: the error is returned.
     pub on_damage: OnDamage,
+    /// Ask the brokers where the time of each fetch went: [`super::FetchedRecords::explain`]. Default: false.
+    pub explain: bool,
 }
 
 impl Default for ConsumerOptions {
@@ -109,6 +111,7 @@ impl Default for ConsumerOptions {
             read_from: ReadFrom::default(),
             out_of_range: OutOfRangePolicy::default(),
             on_damage: OnDamage::default(),
+            explain: false,
         }
     }
 }

@@ -33,6 +33,8 @@ const FETCH_BYTES_MIN: usize = 32 << 10;
 pub(super) struct ShardFetch {
     pub address: Arc<str>,
     pub request: FetchRequest,
+    /// Whether to ask for an explanation.
+    pub explain: bool,
     /// The partitions, in the order of the request.
     pub asked: Vec<Asked>,
     pub map_version: u64,
@@ -65,6 +67,7 @@ pub(super) struct Progress {
     out_of_range: OutOfRangePolicy,
     on_damage: OnDamage,
     read_from: ReadFrom,
+    explain: bool,
     /// Answers with records; bounded by the nodes of the cluster.
     fetches_by_node: BTreeMap<NodeId, u64>,
     /// What was left out, the oldest first; bounded.
@@ -149,6 +152,7 @@ impl Progress {
             out_of_range: options.out_of_range,
             on_damage: options.on_damage,
             read_from: options.read_from.clone(),
+            explain: options.explain,
             fetches_by_node: BTreeMap::new(),
             skipped: Vec::new(),
             idle: (0..partitions.len()).collect(),
@@ -239,6 +243,7 @@ impl Progress {
         };
         ShardFetch {
             address,
+            explain: self.explain,
             asked: asked.iter().map(asked_of).collect(),
             request: FetchRequest {
                 wait_ms_max: self.fetch_wait.as_millis() as u32,

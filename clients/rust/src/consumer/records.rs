@@ -1,11 +1,14 @@
 //! What the application gets: batches that are decompressed and validated, and records cut out of them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use minikafka_core::batch::{BatchView, RecordView};
 use minikafka_core::entry::{Codec, EntryHeader};
 use minikafka_core::{Offset, Partition, Timestamp};
 
 use super::entries::FetchedEntry;
+use crate::explain::Explain;
 
 /// A record, with cheap handles on the fetched bytes: as long as one lives, its whole batch stays in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,20 +38,21 @@ pub struct FetchedRecords {
     /// Index of the first record that was asked for; the ones before it were read earlier.
     first: usize,
     first_offset: Offset,
+    explain: Option<Arc<Explain>>,
 }
 
 impl FetchedRecords {
     /// The records of a batch as it is stored: for tools that read data files. Its checksums are for whoever read it to
     /// verify; everything else is verified here, as for a batch that was fetched.
     pub fn of_stored(header: EntryHeader, body: impl Into<Bytes>) -> Result<Self, String> {
-        let entry = FetchedEntry { header, body: body.into() };
+        let entry = FetchedEntry { header, body: body.into(), explain: None };
         Self::open(entry, header.base_offset)?.ok_or_else(|| "the batch has no records".to_owned())
     }
 
     /// Decompresses and validates. None: the batch has no record at `position` or behind it.
     pub(super) fn open(entry: FetchedEntry, position: Offset) -> Result<Option<Self>, String> {
-        let mut header = entry.header;
-        let body = decompressed(&header, entry.body)?;
+        let FetchedEntry { mut header, body, explain } = entry;
+        let body = decompressed(&header, body)?;
         // From here on the header speaks of the uncompressed body.
         (header.codec, header.body_bytes) = (Codec::None, header.uncompressed_bytes);
         let view = BatchView::parse(&body, &header).map_err(|error| error.to_string())?;
@@ -60,7 +64,7 @@ impl FetchedRecords {
         }
         let first_offset = offset_at(first);
         let has_any = first < view.len();
-        Ok(has_any.then_some(Self { header, body, first, first_offset }))
+        Ok(has_any.then_some(Self { header, body, first, first_offset, explain }))
     }
 
     /// Their partition.
@@ -87,6 +91,12 @@ impl FetchedRecords {
     /// The head's clock when it accepted the batch.
     pub fn append_timestamp(&self) -> Timestamp {
         self.header.append_timestamp
+    }
+
+    /// Where the time of the fetch went that brought this batch, and perhaps others. None: nobody asked
+    /// ([`super::ConsumerOptions::explain`]), or the broker is of a release that cannot tell.
+    pub fn explain(&self) -> Option<&Arc<Explain>> {
+        self.explain.as_ref()
     }
 
     /// The batch's header, as if it had not been compressed. It may announce records before [`Self::first_offset`].
@@ -135,7 +145,7 @@ impl FetchedRecords {
 
     /// Back into the form in which batches wait.
     pub(super) fn into_entry(self) -> FetchedEntry {
-        FetchedEntry { header: self.header, body: self.body }
+        FetchedEntry { header: self.header, body: self.body, explain: self.explain }
     }
 }
 

@@ -12,9 +12,10 @@ use minikafka_core::{Offset, Partition, Timestamp};
 
 use super::queue::Stored;
 use crate::error::Result;
+use crate::explain::Explain;
 
 /// Where a record was stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// Its partition.
     pub partition: Partition,
@@ -22,10 +23,13 @@ pub struct Delivery {
     pub offset: Option<Offset>,
     /// The head's clock when it accepted the record. None: as for the offset.
     pub append_timestamp: Option<Timestamp>,
+    /// Where the time of its batch went; the same for all records of it. None: nobody asked ([`super::ProducerOptions`]), the
+    /// broker is of a release that cannot tell, or the batch is stored where nobody remembers.
+    pub explain: Option<Arc<Explain>>,
 }
 
 /// Where a run of records was stored: their offsets follow each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveredRun {
     /// The first record.
     pub first: Delivery,
@@ -105,7 +109,8 @@ impl Run {
     fn delivered(&self, stored: &Stored) -> DeliveredRun {
         let offset = stored.base_offset.map(|base| Offset(base.0 + u64::from(self.first)));
         let partition = self.completion.partition;
-        let first = Delivery { partition, offset, append_timestamp: stored.append_timestamp };
+        let explain = stored.explain.clone();
+        let first = Delivery { partition, offset, append_timestamp: stored.append_timestamp, explain };
         DeliveredRun { first, record_count: self.record_count }
     }
 }

@@ -34,6 +34,9 @@ pub struct ProducerOptions {
     pub codec: Codec,
     /// Level for Zstandard, 1 to 22. Default: 3.
     pub zstd_level: i32,
+    /// Ask the brokers where the time of each batch went: [`super::Delivery::explain`]. Costs a kilobyte a batch. Default:
+    /// false.
+    pub explain: bool,
 }
 
 impl Default for ProducerOptions {
@@ -49,6 +52,7 @@ impl Default for ProducerOptions {
             idempotent: true,
             codec: Codec::None,
             zstd_level: 3,
+            explain: false,
         }
     }
 }

@@ -34,6 +34,7 @@ use minikafka_core::{ErrorCode, Offset, Partition, ProducerId, Sequence, Timesta
 use super::line::{Line, Randomness};
 use crate::backoff;
 use crate::error::{Error, Result};
+use crate::explain::Explain;
 
 /// A refresh of the map is waited for at most this long: the data path goes on without gateways.
 const MAP_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -58,10 +59,11 @@ pub(super) struct Attempt {
 }
 
 /// Where a batch is stored; nothing, when the broker no longer remembers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stored {
     pub base_offset: Option<Offset>,
     pub append_timestamp: Option<Timestamp>,
+    pub explain: Option<Arc<Explain>>,
 }
 
 /// A batch that left the queue.

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 mod gateway;
 mod groups;
 pub mod log;
-mod server;
+pub mod server;
 mod shard;
 
 pub use log::PartitionLog;
@@ -91,6 +91,10 @@ pub struct State {
     pub generation: u64,
     pub next_topic: u64,
     pub wait_ms_max_seen: u32,
+    /// Of a release without explain.
+    pub is_older: bool,
+    /// Requests that asked to be explained.
+    pub explains: usize,
     pub groups: groups::Groups,
 }
 

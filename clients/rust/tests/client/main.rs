@@ -5,6 +5,7 @@
 mod cluster;
 mod connection;
 mod consumer;
+mod explain;
 mod groups;
 mod producer;
 mod topics;

@@ -65,7 +65,7 @@ async fn served(scene: &Scene, node: u32, epoch: u64, partition: PartitionKey) -
     while offset < offsets.committed_end {
         let wanted = FetchPartition { range: RANGE, epoch: life.epoch, partition, offset, bytes_max: 1 << 16 };
         let request = FetchRequest { wait_ms_max: 0, bytes_min: 0, bytes_max: 1 << 16, partitions: vec![wanted] };
-        let fetched = life.shard.fetch(None, &request).await;
+        let fetched = life.shard.fetch(None, &request, None).await;
         assert_eq!(fetched.reply.partitions[0].error, None, "node {node}, {partition:?}, from {offset}");
         let bytes: Vec<u8> = fetched.entries.iter().flat_map(|slice| slice.to_vec()).collect();
         values.extend(values_of(&bytes));

@@ -34,6 +34,8 @@ struct Inner {
     /// Messages on their way, by direction.
     links: RefCell<BTreeMap<Link, VecDeque<Message>>>,
     broken: RefCell<BTreeSet<Link>>,
+    /// Nodes of a release without explain.
+    older: RefCell<BTreeSet<NodeId>>,
     complaints: RefCell<Vec<Complaint>>,
     trace: RefCell<DefaultHasher>,
     /// The range that the controller changes.
@@ -51,6 +53,10 @@ impl Peers for Links {
         self.scene.send(self.me, *to, message);
     }
 
+    fn knows_explain(&self, to: &ChainMember) -> bool {
+        !self.scene.0.older.borrow().contains(&to.node)
+    }
+
     fn complain(&self, complaint: Complaint) {
         complaint.hash(&mut *self.scene.0.trace.borrow_mut());
         self.scene.0.complaints.borrow_mut().push(complaint);
@@ -65,6 +71,7 @@ impl Scene {
             nodes: RefCell::default(),
             links: RefCell::default(),
             broken: RefCell::default(),
+            older: RefCell::default(),
             complaints: RefCell::default(),
             trace: RefCell::new(DefaultHasher::new()),
             range: Cell::new(RANGE.range),
@@ -168,6 +175,15 @@ impl Scene {
         self.silence(b, a);
         self.shard(a).peer_lost(self.member(b));
         self.shard(b).peer_lost(self.member(a));
+    }
+
+    /// A node is of a release without explain.
+    pub fn is_older(&self, node: u32) {
+        self.0.older.borrow_mut().insert(NodeId(node));
+    }
+
+    pub fn spawn(&self, work: impl Future<Output = ()> + 'static) {
+        self.0.executor.spawn(work);
     }
 
     /// Links work again.

@@ -30,6 +30,7 @@ from ..protocol.errors import (
 from ..protocol.fields import DecodeError, Message
 from ..protocol.frames import FRAME_HEADER_BYTES, Frame, FrameError, FrameReader, encode_frame
 from ..protocol.messages import Api
+from ..protocol.messages.explain import EXPLAIN_PROTOCOL
 from ..protocol.messages.hello import PROTOCOL_MAX, PROTOCOL_MIN, ROLE_CLIENT, ErrorReply, Hello, HelloReply
 from ..protocol.options import ClientOptions
 from .writer import Writer
@@ -50,6 +51,8 @@ class Reply(NamedTuple):
 
     head: bytes
     bulk: memoryview
+    #: The fields end with an explanation.
+    explain: bool = False
 
 
 #: A request ends with a reply or an error. As values, because most are looked at by callbacks.
@@ -106,10 +109,14 @@ class Connection(asyncio.BufferedProtocol):
         counters.connections_opened += 1
         return connection
 
-    def try_request(self, api: Api, head: bytes, bulk: bytes = b"") -> asyncio.Future[Answer] | None:
+    def try_request(
+        self, api: Api, head: bytes, bulk: bytes = b"", *, explain: bool = False
+    ) -> asyncio.Future[Answer] | None:
         """Sends a request at once; None: the window is full, then await :meth:`room` and try again.
 
         Requests leave in the order of the calls.
+
+        :param explain: asks where the time goes; a server of an older release, which cannot tell, is not asked.
 
         :raises MiniKafkaError: why this connection has ended.
         """
@@ -128,7 +135,8 @@ class Connection(asyncio.BufferedProtocol):
         if not self._outgoing:
             # Whatever else is sent before the loop comes around leaves in the same call into the system.
             self._loop.call_soon(self._write_outgoing)
-        self._outgoing.append(encode_frame(api, correlation, head, len(bulk)))
+        explain = explain and self.server is not None and self.server.protocol >= EXPLAIN_PROTOCOL
+        self._outgoing.append(encode_frame(api, correlation, head, len(bulk), explain=explain))
         if bulk:
             self._outgoing.append(bulk)
         return future
@@ -146,7 +154,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.ended is not None:
             raise self.ended.with_traceback(None)
 
-    async def request(self, api: Api, head: bytes, *, timeout: float) -> Reply:
+    async def request(self, api: Api, head: bytes, *, timeout: float, explain: bool = False) -> Reply:
         """Sends a request and awaits its reply, both together for at most ``timeout`` seconds.
 
         :raises BrokerError: the server's code.
@@ -155,10 +163,10 @@ class Connection(asyncio.BufferedProtocol):
         """
         deadline = self._loop.time() + timeout
         try:
-            future = self.try_request(api, head)
+            future = self.try_request(api, head, explain=explain)
             while future is None:
                 await asyncio.wait_for(self.room(len(head)), deadline - self._loop.time())
-                future = self.try_request(api, head)
+                future = self.try_request(api, head, explain=explain)
             answer = await asyncio.wait_for(future, deadline - self._loop.time())
         except asyncio.TimeoutError:
             what = f"{api.name.lower()} request to {self.address}"
@@ -301,7 +309,7 @@ class Connection(asyncio.BufferedProtocol):
     def _deliver(self, frame: Frame) -> None:
         """Hands a reply to whoever asked; an error when nobody did."""
         header = frame.header
-        answer: Answer = self._error_of(frame) if header.error else Reply(frame.head, frame.bulk)
+        answer: Answer = self._error_of(frame) if header.error else Reply(frame.head, frame.bulk, header.explain)
         waiting = self._waiting.pop(header.correlation, None) if header.is_reply else None
         if waiting is None:
             unasked = MalformedReplyError(self.address, "frame", "it answers no request")

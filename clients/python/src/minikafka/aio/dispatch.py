@@ -16,7 +16,9 @@ from ..protocol.errors import (
     MiniKafkaError,
     broker_error,
 )
+from ..protocol.explain import Explain
 from ..protocol.messages import Api
+from ..protocol.messages.explain import ProduceExplained
 from ..protocol.messages.topics import TopicDescription
 from ..protocol.options import ProducerOptions
 from ..protocol.producer_queue import Attempt, Outcome, Stored
@@ -111,7 +113,7 @@ class Dispatcher:
         patience = max(min(self._options.request_timeout, attempt.deadline - now), 0.001)
         head = _REQUEST_FORM.pack(owner.epoch, int(patience * 1000), 0) + header.encode_unsealed()
         try:
-            future = connection.try_request(Api.PRODUCE, head, sealed.body)
+            future = connection.try_request(Api.PRODUCE, head, sealed.body, explain=self._options.explain)
         except MiniKafkaError as error:
             return error
         if future is None:
@@ -140,11 +142,24 @@ class Dispatcher:
         answer = future.result()
         if isinstance(answer, MiniKafkaError):
             self._conclude(flight, answer)
+        elif answer.explain:
+            self._explained(flight, answer.head)
         elif len(answer.head) != _REPLY_FORM.size:
             flight.connection.end_because("a produce request was not answered properly")
             self._conclude(flight, MalformedReplyError(flight.addressed.address, "produce reply", "it is not 16 bytes"))
         else:
             self._conclude(flight, Stored(*_REPLY_FORM.unpack(answer.head)))
+
+    def _explained(self, flight: Flight, head: bytes) -> None:
+        round_trip = self._loop.time() - flight.sent_at
+        try:
+            reply = flight.connection.decode(ProduceExplained, head)
+        except MalformedReplyError as error:
+            flight.connection.end_because("a produce request was not answered properly")
+            self._conclude(flight, error)
+            return
+        explain = Explain(round_trip, reply.hops)
+        self._conclude(flight, Stored(reply.base_offset, reply.append_timestamp, explain))
 
     def _conclude(self, flight: Flight, outcome: Outcome) -> None:
         """An attempt is over, whatever comes of it later."""

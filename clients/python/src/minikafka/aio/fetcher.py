@@ -9,9 +9,11 @@ from typing import Final
 from ..protocol.cluster_map import ClusterMap
 from ..protocol.consumer_progress import ShardFetch
 from ..protocol.errors import ConnectionLostError, DeadlineExceededError, MalformedReplyError, MiniKafkaError
+from ..protocol.explain import Explain
 from ..protocol.fetched_entries import verified
 from ..protocol.messages import Api
 from ..protocol.messages.data import FetchReply
+from ..protocol.messages.explain import FetchExplained
 from ..protocol.partition_progress import PartitionAnswer
 from ..protocol.reading import Reading
 from .cluster import OVERDUE, Cluster
@@ -104,8 +106,9 @@ class Fetcher:
         pool = self._cluster.pool
         connection = await pool.connect_within(fetch.address, PoolLane.FETCHES, _CONNECT_PATIENCE)
         try:
+            sent_at = self._loop.time()
             reply = await self._reply(fetch, connection)
-            answers = _cut(fetch, connection.decode(FetchReply, reply.head), reply)
+            answers = _cut(fetch, *_decoded(connection, reply, self._loop.time() - sent_at), reply)
         except (DeadlineExceededError, MalformedReplyError):
             connection.end_because("a fetch was not answered properly in time")
             raise
@@ -120,7 +123,7 @@ class Fetcher:
         """The reply; or an error as soon as the map says that none will come."""
         wait = fetch.request.wait_ms_max / 1000
         asking = asyncio.ensure_future(
-            connection.request(Api.FETCH, fetch.request.encode(), timeout=wait + _ANSWER_SLACK)
+            connection.request(Api.FETCH, fetch.request.encode(), timeout=wait + _ANSWER_SLACK, explain=fetch.explain)
         )
         moving: asyncio.Task[ConnectionLostError] | None = None
         try:
@@ -137,7 +140,15 @@ class Fetcher:
                 moving.cancel()
 
 
-def _cut(fetch: ShardFetch, reply: FetchReply, answer: Reply) -> list[PartitionAnswer]:
+def _decoded(connection: Connection, answer: Reply, round_trip: float) -> tuple[FetchReply, Explain | None]:
+    """The fields of an answer, and where its time went, if it says so."""
+    if not answer.explain:
+        return connection.decode(FetchReply, answer.head), None
+    reply = connection.decode(FetchExplained, answer.head)
+    return reply, Explain(round_trip, reply.hops)
+
+
+def _cut(fetch: ShardFetch, reply: FetchReply, explain: Explain | None, answer: Reply) -> list[PartitionAnswer]:
     """Cuts an answer into those of its partitions."""
     asked = [question.partition for question in fetch.request.partitions]
     if [fetched.partition for fetched in reply.partitions] != asked:
@@ -154,5 +165,7 @@ def _cut(fetch: ShardFetch, reply: FetchReply, answer: Reply) -> list[PartitionA
         if len(data) < len(answer.bulk) // _SLICE_SHARE:
             data = memoryview(bytes(data))
         entries, damage = verified(data, fetched.partition, question.position)
+        if explain is not None:
+            entries = [entry._replace(explain=explain) for entry in entries]
         answers.append(PartitionAnswer(fetched, entries, damage))
     return answers

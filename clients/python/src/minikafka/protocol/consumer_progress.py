@@ -60,6 +60,8 @@ class ShardFetch(NamedTuple):
     request: FetchRequest
     asked: list[Asked]
     map_version: int
+    #: Whether to ask where the time goes.
+    explain: bool = False
 
     def addressed(self) -> list[Addressed]:
         """What the request was addressed by."""
@@ -277,7 +279,7 @@ class Progress:
             Asked(progress, progress.generation, question.offset, member, question.epoch)
             for progress, member, question in asked
         ]
-        return ShardFetch(address, request, questions, map_version)
+        return ShardFetch(address, request, questions, map_version, self._options.explain)
 
     def _turn_away(self, now: float, asked: Asked, fetched: FetchedPartition) -> Outcome | None:
         """What a member behind the head can not serve is asked of others: another one at once, or the same one

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Callable, NamedTuple
 
+from .explain import Explain
 from .producer_queue import Outcome, Stored
 
 _log = logging.getLogger("minikafka")
@@ -23,6 +24,9 @@ class Delivered(NamedTuple):
     offset: int | None
     #: The head's clock when it accepted the record, ms since the Unix epoch. None: as for the offset.
     append_timestamp: int | None
+    #: Where the time of its batch went; the same for all records of it. None: nobody asked, the broker is of a release
+    #: that can not tell, or the batch is stored where nobody remembers.
+    explain: Explain | None = None
 
 
 class DeliveredRun(NamedTuple):
@@ -75,7 +79,7 @@ class Completion:
         outcome = self.outcome
         if isinstance(outcome, Stored):
             offset = outcome.base_offset + index if outcome.base_offset is not None else None
-            return Delivered(self.topic, self.partition, offset, outcome.append_timestamp)
+            return Delivered(self.topic, self.partition, offset, outcome.append_timestamp, outcome.explain)
         assert outcome is not None, "a batch is asked where it is only after it has ended"
         # An error that is raised again and again must not gather a longer traceback each time.
         raise outcome.with_traceback(None)

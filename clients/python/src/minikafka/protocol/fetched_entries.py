@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from .checksum import crc32c
 from .entry import ENTRY_HEADER_BYTES, KIND_BATCH, EntryError, EntryHeader
+from .explain import Explain
 from .messages.data import PartitionKey
 
 
@@ -19,6 +20,8 @@ class FetchedEntry(NamedTuple):
 
     header: EntryHeader
     body: memoryview
+    #: Of the fetch that brought it, if that was asked for.
+    explain: Explain | None = None
 
     @property
     def buffered_bytes(self) -> int:

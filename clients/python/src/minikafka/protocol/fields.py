@@ -217,11 +217,15 @@ class ListOf(Field):
 
     def take(self, reader: Reader) -> list[Any]:
         count = reader.number(_U32)
+        self.check(count)
         # Each item takes at least one byte, so a lying count cannot make us allocate more than was sent.
         if count > reader.remaining:
             raise DecodeError("truncated", f"a list announces {count} items, {reader.remaining} bytes are left")
         take = self._item.take
         return [take(reader) for _ in range(count)]
+
+    def check(self, count: int) -> None:
+        """Refuses a list of so many items; here, none."""
 
 
 class OptionalOf(Field):
@@ -254,6 +258,7 @@ class Record(Field):
 
 _FLAG = Flag()
 
+U8 = Annotated[int, Number("B")]
 U16 = Annotated[int, Number("H")]
 U32 = Annotated[int, Number("I")]
 U64 = Annotated[int, Number("Q")]

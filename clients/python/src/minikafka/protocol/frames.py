@@ -18,6 +18,9 @@ FRAME_MAGIC: Final = int.from_bytes(b"MKw1", "little")
 #: Version of every api's messages today.
 API_VERSION: Final = 1
 _FLAG_REPLY: Final = 1
+_FLAG_EXPLAIN: Final = 2
+#: The apis that may be asked to explain: produce and fetch.
+_EXPLAINED_APIS: Final = frozenset((10, 11))
 
 _FORM: Final = struct.Struct("<IIIHBBQHHI")
 _FORM_WITHOUT_CRC: Final = struct.Struct("<IIIHBBQHH")
@@ -57,6 +60,8 @@ class FrameHeader(NamedTuple):
     api: int
     version: int
     is_reply: bool
+    #: A produce or fetch asks to be explained; its reply's head ends with that.
+    explain: bool
     #: Chosen by the client; a reply repeats its request's.
     correlation: int
     #: Replies: 0 or a code of the table. Then the head is an error reply.
@@ -79,11 +84,12 @@ def encode_frame(
     bulk_bytes: int = 0,
     *,
     is_reply: bool = False,
+    explain: bool = False,
     error: int = 0,
     version: int = API_VERSION,
 ) -> bytes:
     """A frame without its bulk, which is sent right behind."""
-    flags = _FLAG_REPLY if is_reply else 0
+    flags = (_FLAG_REPLY if is_reply else 0) | (_FLAG_EXPLAIN if explain else 0)
     start = _FORM_WITHOUT_CRC.pack(FRAME_MAGIC, len(head), bulk_bytes, api, version, flags, correlation, error, 0)
     return start + _CRC_FORM.pack(crc32c(head, crc32c(start))) + head
 
@@ -103,11 +109,12 @@ def decode_frame_header(data: Buffer, at: int, allowed: FrameLimits) -> FrameHea
         raise FrameError(
             "too_large", f"frame announces {head_bytes + bulk_bytes} bytes, at most {sum(allowed)} are allowed"
         )
-    if flags & ~_FLAG_REPLY:
+    is_reply, explain = bool(flags & _FLAG_REPLY), bool(flags & _FLAG_EXPLAIN)
+    if flags & ~(_FLAG_REPLY | _FLAG_EXPLAIN) or (explain and (api not in _EXPLAINED_APIS or error)):
         raise FrameError("field", "frame field flags is outside its range")
     if reserved:
         raise FrameError("field", "frame field reserved is outside its range")
-    return FrameHeader(head_bytes, bulk_bytes, api, version, flags == _FLAG_REPLY, correlation, error, crc)
+    return FrameHeader(head_bytes, bulk_bytes, api, version, is_reply, explain, correlation, error, crc)
 
 
 def verify_frame(header: FrameHeader, start: Buffer, head: Buffer) -> None:

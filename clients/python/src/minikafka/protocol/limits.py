@@ -59,3 +59,8 @@ HEARTBEAT_WAIT_MS_MAX: Final = 3_000
 COMMIT_METADATA_BYTES_MAX: Final = 256
 #: A partition that its owner keeps so long after being asked for it goes to another one all the same.
 GROUP_REVOCATION_TIMEOUT_MS: Final = 60_000
+
+#: Members of a chain.
+CHAIN_MAX: Final = 7
+#: Stages of one hop of an explanation.
+EXPLAIN_STAGES_MAX: Final = 16

@@ -90,6 +90,8 @@ class ProducerOptions:
     compression: Compression = "none"
     #: Level for Zstandard, 1 to 22.
     zstd_level: int = 3
+    #: Ask the brokers where the time of each batch went: ``Delivered.explain``. Costs a kilobyte a batch.
+    explain: bool = False
 
     def __post_init__(self) -> None:
         _require(1 << 10 <= self.batch_bytes <= limits.BATCH_BODY_BYTES_MAX, "batch_bytes", "it must be 1 KiB to 4 MiB")
@@ -142,6 +144,8 @@ class ConsumerOptions:
     #: What happens at records that are damaged on the broker's disk: raise :class:`DataDamagedError`, or go on behind
     #: them and count (``consumer.skipped()``).
     on_damage: Literal["error", "skip"] = "error"
+    #: Ask the brokers where the time of each fetch went: ``Batch.explain``.
+    explain: bool = False
 
     def __post_init__(self) -> None:
         _require(self.prefetch_bytes >= 64 << 10, "prefetch_bytes", "it must be at least 64 KiB")

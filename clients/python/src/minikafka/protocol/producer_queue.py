@@ -37,6 +37,7 @@ from . import backoff
 from .entry import NO_PRODUCER
 from .error_code import ErrorCode
 from .errors import DeadlineExceededError, MiniKafkaError, OutcomeUnknownError, broker_error
+from .explain import Explain
 from .randomness import Randomness
 
 #: A refresh of the map is waited for at most this long: the data path goes on without gateways.
@@ -56,6 +57,8 @@ class Stored(NamedTuple):
     base_offset: int | None = None
     #: The head's clock when it accepted the batch, ms since the Unix epoch.
     append_timestamp: int | None = None
+    #: Where its time went, if that was asked for.
+    explain: Explain | None = None
 
 
 Outcome = Union[Stored, MiniKafkaError]

@@ -137,7 +137,8 @@ class Reading:
             if self._in_hand is not None and progress is not None and progress.is_paused:
                 rest = self._in_hand.handing.stop()
                 if rest is not None:
-                    self.progress.put_back(progress, FetchedEntry(rest.header, rest.body), rest.first_offset)
+                    entry = FetchedEntry(rest.header, rest.body, rest.explain)
+                    self.progress.put_back(progress, entry, rest.first_offset)
 
     def resume(self, keys: Iterable[PartitionKey]) -> None:
         """Undoes :meth:`pause`."""

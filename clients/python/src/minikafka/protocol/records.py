@@ -10,6 +10,7 @@ from .batch_view import BatchView, BinaryColumn, HeaderColumns, copied
 from .compression import decompress
 from .entry import CODEC_NONE, EntryHeader
 from .errors import InvalidOptionError
+from .explain import Explain
 from .fetched_entries import FetchedEntry
 from .handled import Handled
 
@@ -127,6 +128,9 @@ class Batch:
         self.first = first
         #: Who is told what was handled; None: nobody.
         self.handled: Handled | None = None
+        #: Where the time of the fetch went that brought this batch, and perhaps others. None: nobody asked
+        #: (``ConsumerOptions.explain``), or the broker is of a release that cannot tell.
+        self.explain: Explain | None = None
         self._view = view
 
     @classmethod
@@ -144,7 +148,11 @@ class Batch:
         # Without compaction the guess is right; with it, offsets grow faster than indexes.
         while first > 0 and offsets[first - 1] >= position:
             first -= 1
-        return cls(topic, header, plain, view, first) if first < len(offsets) else None
+        if first == len(offsets):
+            return None
+        batch = cls(topic, header, plain, view, first)
+        batch.explain = entry.explain
+        return batch
 
     @property
     def partition(self) -> int:
@@ -216,7 +224,7 @@ class Batch:
         for place, record_offset in enumerate(self.offsets):
             if record_offset >= offset:
                 rest = Batch(self.topic, self.header, self.body, self._view, self.first + place)
-                rest.handled = self.handled
+                rest.handled, rest.explain = self.handled, self.explain
                 return rest
         return None
 

@@ -92,7 +92,11 @@ impl Broker {
             return self.produce(request);
         };
         if let Some((_, offset)) = known.stored.iter().find(|(stored, _)| *stored == sequence) {
-            return Ok(Stored { base_offset: Some(Offset(*offset)), append_timestamp: Some(Timestamp(0)) });
+            return Ok(Stored {
+                base_offset: Some(Offset(*offset)),
+                append_timestamp: Some(Timestamp(0)),
+                explain: None,
+            });
         }
         if sequence < known.next {
             return Err(refusal(ErrorCode::DuplicateSequence));
@@ -110,7 +114,7 @@ impl Broker {
     fn append(&mut self, records: &[u32]) -> Stored {
         let base_offset = self.log.len() as u64;
         self.log.extend_from_slice(records);
-        Stored { base_offset: Some(Offset(base_offset)), append_timestamp: Some(Timestamp(0)) }
+        Stored { base_offset: Some(Offset(base_offset)), append_timestamp: Some(Timestamp(0)), explain: None }
     }
 }
 

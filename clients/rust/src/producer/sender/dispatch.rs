@@ -7,8 +7,9 @@ use minikafka_core::wire::{Api, ProduceReply, ProduceRequest, Wire};
 use minikafka_core::{ErrorCode, Partition};
 
 use super::{Attempt, Event, Sender};
-use crate::connection::{Connection, PendingReply, TryRequestError};
+use crate::connection::{Connection, PendingReply, Reply, TryRequestError};
 use crate::error::{BrokerError, Error, Result};
+use crate::explain::Explain;
 use crate::map::RangeOwner;
 use crate::overdue::{Addressed, OVERDUE};
 use crate::pool::Lane as PoolLane;
@@ -91,7 +92,8 @@ impl Sender {
         let timeout_ms = self.time_for(attempt, now).as_millis().clamp(1, u32::MAX.into()) as u32;
         let request = ProduceRequest { epoch, timeout_ms, header };
         let payload_bytes = sealed.body.len();
-        match connection.try_request(Api::Produce, &request.to_bytes(), sealed.body) {
+        let api = (Api::Produce, self.intake.options.explain);
+        match connection.try_request_as(api, &request.to_bytes(), sealed.body) {
             Ok(pending) => Ok((connection, pending, Addressed { address, range, epoch })),
             Err(TryRequestError::Full) => {
                 self.await_room(connection, payload_bytes);
@@ -115,14 +117,14 @@ impl Sender {
         let deadline = self.time_for(&attempt, now) + ANSWER_SLACK;
         let target: Arc<str> =
             format!("topic {} partition {partition} at {}", self.intake.topic.name, connection.address()).into();
-        let (client, events) = (self.client.clone(), self.event_sender.clone());
+        let (client, events, sent_at) = (self.client.clone(), self.event_sender.clone(), Instant::now());
         tokio::spawn(async move {
             let answer = tokio::select! {
                 answer = pending.within(Api::Produce, deadline) => answer,
                 moved = client.moved(OVERDUE, std::slice::from_ref(&addressed)) => Err(moved),
             };
             let answer = match answer {
-                Ok(reply) => connection.decode("produce reply", &reply.head).map(stored),
+                Ok(reply) => stored(&connection, &reply, sent_at),
                 Err(error) => Err(naming(target, error)),
             };
             if let Err(Error::DeadlineExceeded { .. } | Error::Malformed { .. }) = &answer {
@@ -182,8 +184,11 @@ impl Sender {
     }
 }
 
-fn stored(reply: ProduceReply) -> Stored {
-    Stored { base_offset: Some(reply.base_offset), append_timestamp: Some(reply.append_timestamp) }
+fn stored(connection: &Connection, reply: &Reply, sent_at: Instant) -> Result<Stored> {
+    let round_trip = sent_at.elapsed();
+    let (ProduceReply { base_offset, append_timestamp }, told) = connection.decode_explained("produce reply", reply)?;
+    let explain = told.map(|told| Arc::new(Explain { round_trip, hops: told.hops }));
+    Ok(Stored { base_offset: Some(base_offset), append_timestamp: Some(append_timestamp), explain })
 }
 
 /// The same error, naming topic and partition.

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use minikafka_client::connection::{Frame, FrameReader};
 use minikafka_client::core::wire::frame::{Envelope, FrameLimits};
 use minikafka_client::core::wire::hello::{GATEWAY_SHARD, Prover, check_proof, prove};
-use minikafka_client::core::wire::{Api, ErrorReply, FrameHeader, Hello, HelloReply, Proof, Role, Wire, encode_frame};
+use minikafka_client::core::wire::{
+    Api, ErrorReply, Explanation, FrameHeader, Hello, HelloReply, Hop, Proof, Role, Stage, StageSpan, Wire,
+    encode_frame,
+};
 use minikafka_client::core::{ClusterId, ErrorCode, NodeId, ShardId, limits};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -78,7 +81,11 @@ async fn handle(
     role: &mut Role,
     outgoing: &mpsc::UnboundedSender<Outgoing>,
 ) {
-    let fault = shared.state.lock().expect("not poisoned").next_fault(frame.header.api);
+    let fault = {
+        let mut state = shared.state.lock().expect("not poisoned");
+        state.explains += usize::from(frame.header.explain);
+        state.next_fault(frame.header.api)
+    };
     shared.changed.send_modify(|changes| *changes += 1);
     let refuse = |code, message: &str| {
         let reply = Answer::refusal(code, ErrorReply::because(message));
@@ -122,7 +129,7 @@ async fn handle(
 fn answer(shared: &Shared, shard: Option<usize>, frame: Frame, role: &mut Role) -> Answer {
     let Frame { header, head, bulk } = frame;
     match (Api::from_number(header.api), shard) {
-        (Some(Api::Hello), _) => hello(&head, shard, role),
+        (Some(Api::Hello), _) => hello(shared, &head, shard, role),
         (Some(Api::Prove), _) => prove_secret(&head, *role),
         (Some(Api::Produce), Some(shard)) => shard::produce(shared, shard, &head, bulk),
         (Some(Api::ListOffsets), Some(shard)) => shard::list_offsets(shared, shard, &head),
@@ -132,12 +139,12 @@ fn answer(shared: &Shared, shard: Option<usize>, frame: Frame, role: &mut Role) 
     }
 }
 
-fn hello(head: &Bytes, shard: Option<usize>, role: &mut Role) -> Answer {
+fn hello(shared: &Shared, head: &Bytes, shard: Option<usize>, role: &mut Role) -> Answer {
     let hello = Hello::from_bytes(head).expect("a good hello");
     *role = hello.role;
     HELLO_NONCE.with(|nonce| nonce.set(hello.nonce));
     Answer::message(&HelloReply {
-        protocol: 1,
+        protocol: if shared.state.lock().expect("not poisoned").is_older { 1 } else { hello.protocol_max },
         nonce: NONCE,
         cluster: ClusterId(77),
         node: NodeId(shard.unwrap_or(0) as u32),
@@ -165,9 +172,19 @@ fn prove_secret(head: &Bytes, role: Role) -> Answer {
     }
 }
 
+/// What every request is told that asks to be explained.
+pub fn explanation() -> Explanation {
+    let stages = vec![StageSpan { stage: Stage::Receive, start_us: 0, took_us: 7 }];
+    let hop = Hop { node: NodeId(5), shard: ShardId(2), whole_us: 9, stages };
+    Explanation { hops: vec![hop, Hop::untold(NodeId(6), ShardId(0))] }
+}
+
 fn encode(request: &FrameHeader, answer: &Answer) -> Vec<u8> {
     let mut bytes = Vec::new();
-    encode_frame(&mut bytes, Envelope::reply(request, answer.error), &answer.head, answer.bulk.len() as u32);
+    let envelope =
+        Envelope { explain: request.explain && answer.error.is_none(), ..Envelope::reply(request, answer.error) };
+    let told = if envelope.explain { explanation().to_bytes() } else { Vec::new() };
+    encode_frame(&mut bytes, envelope, &[&answer.head[..], &told].concat(), answer.bulk.len() as u32);
     bytes.extend_from_slice(&answer.bulk);
     bytes
 }

@@ -259,6 +259,7 @@ impl World {
             PeerBody::Acknowledged { stream, index } => {
                 self.input(to, Input::SuccessorAcknowledged { epoch, stream, index });
             }
+            PeerBody::Explain { .. } | PeerBody::Explained { .. } => unreachable!("nobody here asks for that"),
             PeerBody::CopyRequest { copy, from: asker, to: meant, purpose, after, until, .. } => {
                 let outcome = self.nodes[to].copy(meant, epoch, purpose, after, until, &mut self.random);
                 self.say(to, &asker, epoch, PeerBody::CopyReply { copy, outcome });

@@ -9,7 +9,7 @@ from ..fields import U16, U32, U64, Choice, Message, Nonce, Text
 
 #: Protocol versions that this client speaks.
 PROTOCOL_MIN: Final = 1
-PROTOCOL_MAX: Final = 1
+PROTOCOL_MAX: Final = 2
 #: The role of a client in its hello.
 ROLE_CLIENT: Final = 0
 #: The shard of a hello reply that says: a gateway.
