@@ -32,15 +32,19 @@ impl World {
         Ok(())
     }
 
-    /// Waits until every file that was damaged is replaced by one that is whole: mended files have names of their own.
+    /// Waits until every file that was damaged is replaced by one that is whole, as long as that goes on: mended files have
+    /// names of their own.
     pub fn await_mended(&mut self) -> Result<()> {
         let mut left: BTreeSet<PathBuf> = std::mem::take(&mut self.rotten);
         let count = left.len();
-        let waited = self.wait("what rotted is mended", |_| {
-            left.retain(|path| path.exists());
-            Ok(left.is_empty())
-        });
-        waited.map_err(|error| error.context(format!("still damaged: {left:?}")))?;
+        while !left.is_empty() {
+            let before = left.len();
+            let waited = self.wait("more of what rotted is mended", |_| {
+                left.retain(|path| path.exists());
+                Ok(left.len() < before)
+            });
+            waited.map_err(|error| error.context(format!("still damaged: {left:?}")))?;
+        }
         self.say(&format!("{count} damaged files are replaced"));
         Ok(())
     }
