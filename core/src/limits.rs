@@ -173,6 +173,8 @@ pub const OWNERS_ENTRY_PARTITIONS_MAX: usize = 16_384;
 pub const COMMIT_ENTRY_BYTES_MAX: usize = 256 << 10;
 /// Processes of a group whose instance name went to another one, that are remembered by its coordinator.
 pub const FENCED_MEMBERS_REMEMBERED_MAX: usize = 1_024;
+/// Members of a range's groups that left or were expelled, of which their coordinator remembers what it heard last.
+pub const DEPARTED_MEMBERS_REMEMBERED_MAX: usize = 16_384;
 /// Shortest time after which a silent member is expelled.
 pub const SESSION_TIMEOUT_MS_MIN: u32 = 1_000;
 /// The same unless its user says otherwise.

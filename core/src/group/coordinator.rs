@@ -38,6 +38,7 @@
 //! Absent: the log, connections, and how a request finds the range; who may ask.
 
 mod commits;
+mod departed;
 mod group;
 mod heartbeats;
 mod input;
@@ -52,6 +53,7 @@ use crate::error_code::ErrorCode;
 use crate::ids::*;
 use crate::limits::*;
 use crate::wire::group::{GroupCommitRequest, GroupHeartbeatRequest};
+use departed::Departed;
 use group::{Group, Surroundings};
 pub use input::{Answer, Input, Output, Refusal, RequestId};
 
@@ -63,6 +65,7 @@ pub struct Coordinator {
     table: GroupTable,
     /// Groups that have members, or something on its way.
     groups: BTreeMap<GroupName, Group>,
+    departed: Departed,
     clock: AwakeClock,
     activated_at: u64,
     /// When it was last looked for groups that nobody uses.
@@ -155,6 +158,7 @@ impl Coordinator {
             group.into_requests().into_iter().for_each(|request| refuse(request, refusal, out));
         }
         (self.is_active, self.table, self.memory_bytes) = (false, GroupTable::default(), 0);
+        self.departed = Departed::default();
     }
 
     /// A request has come: whether it is taken at all.
@@ -273,6 +277,7 @@ impl Coordinator {
             exists: committed.is_some(),
             committed: committed.unwrap_or(&nothing),
             state_bytes_left: GROUPS_STATE_BYTES_MAX.saturating_sub(self.table.bytes()),
+            departed: &mut self.departed,
             out,
         };
         let group = self.groups.entry(name.clone()).or_insert_with(|| Group::new(&around));

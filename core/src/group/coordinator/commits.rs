@@ -36,11 +36,11 @@ impl Group {
     pub fn commit(&mut self, request: RequestId, commit: GroupCommitRequest, around: &mut Surroundings<'_>) {
         let GroupCommitRequest { member: id, sequence, generation: told, offsets, .. } = commit;
         if let Some(member) = self.members.get_mut(&id) {
-            if sequence <= member.commit_sequence && !is_planted(PlantedBug::GroupCommitOvertaken) {
+            if sequence <= member.sequences.commit && !is_planted(PlantedBug::GroupCommitOvertaken) {
                 // Overtaken: nobody listens to it any more, and it must not take back what a later one said.
                 return refuse(request, Refusal::of(ErrorCode::TimedOut), around.out);
             }
-            member.commit_sequence = sequence;
+            member.sequences.commit = sequence;
         }
         self.commits.push_back(WaitingCommit { request, member: id, told, offsets });
     }
@@ -59,7 +59,8 @@ impl Group {
                 let partition = committed.partition;
                 let is_new = around.committed.commit(partition).is_none() && !accepted.contains_key(&partition);
                 new_bytes += if is_new { OFFSET_BYTES + committed.metadata.len() } else { 0 };
-                let error = refusal_of((member, told), partition, around)
+                let error = self
+                    .refusal_of((member, told), partition, around)
                     .or_else(|| self.no_room(is_new, accepted.len(), new_bytes, around));
                 if error.is_none() {
                     accepted.insert(partition, committed);
@@ -114,20 +115,23 @@ impl Group {
         };
         requests.into_iter().for_each(|request| refuse(request, Refusal::of(code), around.out));
     }
-}
 
-/// Why a member may not commit for a partition, if it may not: only its owner may, once it was told so; and a tool, while it
-/// has none.
-fn refusal_of(
-    (member, told): (MemberId, GroupGeneration),
-    partition: PartitionKey,
-    around: &Surroundings<'_>,
-) -> Option<ErrorCode> {
-    match around.committed.ownership(partition) {
-        _ if is_planted(PlantedBug::GroupZombieCommits) => None,
-        None if member == MemberId::NONE => None,
-        Some(owned) if owned.member == member && owned.since <= told => None,
-        Some(_) if member == MemberId::NONE => Some(ErrorCode::GroupNotEmpty),
-        _ => Some(ErrorCode::NotAssigned),
+    /// Why a member may not commit for a partition, if it may not: only its owner may, once it was told so, and as long as it
+    /// is a member; and a tool, while it has none. The log has an owner that is gone until the next one is committed, but
+    /// which of its commits is its last one is not known any more.
+    fn refusal_of(
+        &self,
+        (member, told): (MemberId, GroupGeneration),
+        partition: PartitionKey,
+        around: &Surroundings<'_>,
+    ) -> Option<ErrorCode> {
+        let is_member = self.members.contains_key(&member);
+        match around.committed.ownership(partition) {
+            _ if is_planted(PlantedBug::GroupZombieCommits) => None,
+            None if member == MemberId::NONE => None,
+            Some(owned) if owned.member == member && is_member && owned.since <= told => None,
+            Some(_) if member == MemberId::NONE => Some(ErrorCode::GroupNotEmpty),
+            _ => Some(ErrorCode::NotAssigned),
+        }
     }
 }

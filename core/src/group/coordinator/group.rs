@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::commits::WaitingCommit;
+use super::departed::{Departed, Sequences};
 use super::input::{Answer, Output, Refusal, RequestId};
 use super::refuse;
 use crate::chain::planted::{PlantedBug, is_planted};
@@ -28,6 +29,7 @@ pub(super) struct Surroundings<'a> {
     pub committed: &'a GroupState,
     /// What groups may still add to the range's snapshots.
     pub state_bytes_left: u64,
+    pub departed: &'a mut Departed,
     pub out: &'a mut Vec<Output>,
 }
 
@@ -89,9 +91,7 @@ pub(super) struct Member {
     pub client_name: String,
     pub session_timeout_ms: u32,
     pub heard_at: u64,
-    /// Of its newest heartbeat.
-    pub sequence: GroupSequence,
-    pub commit_sequence: GroupSequence,
+    pub sequences: Sequences,
     /// The last one that it was told, as it says.
     pub told: GroupGeneration,
     /// Topics, with the number of their partitions. None: not heard yet.
@@ -136,8 +136,7 @@ impl Group {
                 client_name: String::new(),
                 session_timeout_ms: owner.session_timeout_ms,
                 heard_at: around.now,
-                sequence: GroupSequence(0),
-                commit_sequence: GroupSequence(0),
+                sequences: Sequences::default(),
                 told: GroupGeneration(0),
                 topics: None,
                 owned: BTreeSet::new(),
@@ -316,7 +315,7 @@ impl Group {
         let silent: Vec<MemberId> =
             self.members.iter().filter(|(_, member)| member.is_silent(now)).map(|(id, _)| *id).collect();
         for id in silent {
-            self.remove(id, Refusal::of(ErrorCode::UnknownMember), around.out);
+            self.remove(id, Refusal::of(ErrorCode::UnknownMember), around);
         }
         let is_over = |member: &Member| member.waits.is_some_and(|wait| wait.until <= now);
         let over: Vec<MemberId> =
@@ -328,13 +327,13 @@ impl Group {
     }
 
     /// A member is gone; its partitions go on.
-    pub fn remove(&mut self, id: MemberId, refusal: Refusal, out: &mut Vec<Output>) -> Option<Member> {
-        let member = self.members.remove(&id)?;
+    pub fn remove(&mut self, id: MemberId, refusal: Refusal, around: &mut Surroundings<'_>) {
+        let Some(member) = self.members.remove(&id) else { return };
+        around.departed.note(around.name, id, member.sequences);
         if let Some(Wait { request, .. }) = member.waits {
-            refuse(request, refusal, out);
+            refuse(request, refusal, around.out);
         }
         self.successors.retain(|_, successor| *successor != id);
         (self.needs_target, self.is_unsettled) = (true, true);
-        Some(member)
     }
 }

@@ -61,7 +61,7 @@ impl Group {
         match heartbeat.intent {
             MemberIntent::Leave if keeps => self.is_gone(request, around),
             MemberIntent::Leave | MemberIntent::LeaveForGood => {
-                self.remove(id, Refusal::of(ErrorCode::TimedOut), around.out);
+                self.remove(id, Refusal::of(ErrorCode::TimedOut), around);
                 self.leaving.push((request, id));
             }
             MemberIntent::Stay => self.wait(request, &heartbeat, around),
@@ -80,6 +80,11 @@ impl Group {
         let was_told = heartbeat.generation > GroupGeneration(0);
         if self.fenced.contains(&id) {
             return Err(Refusal::of(ErrorCode::MemberFenced));
+        }
+        let departed = around.departed.get(around.name, id);
+        if departed.is_some_and(|departed| heartbeat.sequence <= departed.heartbeat) {
+            // It was delayed, or comes again, and its member is gone since: it brings nobody back.
+            return Err(Refusal::of(ErrorCode::TimedOut));
         }
         let (Some(_), Some(owned)) = (&heartbeat.subscribed, &heartbeat.owned) else {
             return Err(Refusal::of(ErrorCode::UnknownMember));
@@ -103,8 +108,7 @@ impl Group {
             client_name: String::new(),
             session_timeout_ms: heartbeat.session_timeout_ms,
             heard_at: around.now,
-            sequence: GroupSequence(0),
-            commit_sequence: GroupSequence(0),
+            sequences: departed.unwrap_or_default(),
             told: GroupGeneration(0),
             topics: None,
             owned: BTreeSet::new(),
@@ -127,7 +131,7 @@ impl Group {
     fn replace(&mut self, older: MemberId, newer: MemberId, around: &mut Surroundings<'_>) {
         let before: Vec<MemberId> =
             self.successors.iter().filter(|(_, now)| **now == older).map(|(before, _)| *before).collect();
-        self.remove(older, Refusal::of(ErrorCode::MemberFenced), around.out);
+        self.remove(older, Refusal::of(ErrorCode::MemberFenced), around);
         self.successors.extend(before.into_iter().map(|before| (before, newer)));
         if self.fenced.len() == FENCED_MEMBERS_REMEMBERED_MAX {
             self.fenced.pop_front();
@@ -157,7 +161,7 @@ impl Group {
     ) {
         let Some(member) = self.members.get_mut(&heartbeat.member) else { return };
         member.heard_at = around.now;
-        member.sequence = heartbeat.sequence;
+        member.sequences.heartbeat = heartbeat.sequence;
         member.told = heartbeat.generation;
         member.session_timeout_ms = heartbeat.session_timeout_ms;
         if member.client_name != heartbeat.client_name {
@@ -214,7 +218,7 @@ impl Group {
 fn check_known(member: &Member, heartbeat: &GroupHeartbeatRequest) -> Result<(), Refusal> {
     let says_all = heartbeat.subscribed.is_some() && heartbeat.owned.is_some();
     match () {
-        () if heartbeat.sequence <= member.sequence => Err(Refusal::of(ErrorCode::TimedOut)),
+        () if heartbeat.sequence <= member.sequences.heartbeat => Err(Refusal::of(ErrorCode::TimedOut)),
         () if heartbeat.instance != member.instance => {
             Err(Refusal::because(ErrorCode::InvalidArgument, "a member keeps its instance name"))
         }

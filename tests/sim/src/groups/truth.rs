@@ -78,7 +78,7 @@ impl GroupTruth {
     /// A head's log says this about groups, and nothing of it is uncommitted.
     pub fn is_at(&mut self, committed: LogIndex, state: Option<&GroupState>) {
         let is_known = state.map_or(self.state == GroupState::default(), |state| *state == self.state);
-        if committed > self.at && !is_known {
+        if committed > self.at && !(is_known && self.appended.is_empty()) {
             self.head_at = Some((committed, state.cloned().unwrap_or_default()));
         }
     }
@@ -89,19 +89,36 @@ impl GroupTruth {
         committed: LogIndex,
         hash_at: impl Fn(LogIndex) -> Option<RunningHash>,
     ) -> Option<Change> {
+        loop {
+            if let Some(change) = self.next_appended(committed, &hash_at) {
+                return Some(change);
+            }
+            // What happened in between, nobody who lives saw. What was appended and is not part of it came to nothing.
+            let (at, after) = self.head_at.take()?;
+            self.appended = self.appended.split_off(&at.next());
+            if after != self.state {
+                return Some(Change { at, before: self.state.clone(), after });
+            }
+            self.at = self.at.max(at);
+        }
+    }
+
+    /// The next change that a head was seen to append and that is committed, as long as all are known up to there.
+    fn next_appended(
+        &mut self,
+        committed: LogIndex,
+        hash_at: impl Fn(LogIndex) -> Option<RunningHash>,
+    ) -> Option<Change> {
         let until = self.head_at.as_ref().map_or(committed, |(at, _)| committed.min(*at));
         while let Some(entry) = self.appended.first_entry().filter(|entry| *entry.key() <= until) {
             let index = *entry.key();
-            let Some(hash) = hash_at(index) else { break };
+            let hash = hash_at(index)?;
             // What was appended in an epoch that came to nothing is not there.
             if let Some((_, after)) = entry.remove().into_iter().find(|(appended, _)| *appended == hash) {
                 return Some(Change { at: index, before: self.state.clone(), after });
             }
         }
-        // What happened in between, nobody who lives saw.
-        let (at, after) = self.head_at.take()?;
-        self.appended = self.appended.split_off(&at.next());
-        (after != self.state).then(|| Change { at, before: self.state.clone(), after })
+        None
     }
 
     /// A change is committed.
@@ -224,3 +241,6 @@ impl GroupTruth {
         self.handed.len() as u32
     }
 }
+
+#[cfg(test)]
+mod tests;

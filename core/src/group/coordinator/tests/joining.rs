@@ -115,6 +115,40 @@ fn who_is_silent_for_its_session_is_expelled_and_joins_anew() {
     assert_eq!((world.owners(), world.assigned(anew).1), (vec![2, 2, 11, 11], vec![2, 3]));
 }
 
+/// Cause: a member that was expelled was forgotten with the sequences of its requests, so that its first joining, which came
+/// again late, brought it back, owning nothing by what it said then. Effect: it was given partitions that nobody read; and
+/// its process, when it woke up and left out what it owned, which had not changed, was taken to release what it had just
+/// been given. Fix: sequences outlive their member, so whatever was overtaken stays so.
+#[test]
+fn a_joining_that_comes_again_brings_nobody_back() {
+    for is_alone in [false, true] {
+        let mut world = World::new();
+        let joining = world.heartbeat_of(&member(1, 0, &[]));
+        let arrives = |world: &mut World| {
+            let (request, heartbeat) = (world.request(), joining.clone());
+            world.step(Input::Heartbeat { request, heartbeat });
+            world.commit_log();
+            request.0
+        };
+        arrives(&mut world);
+        let generation = world.generation();
+        world.heartbeat(&member(1, generation, &[0, 1, 2, 3]));
+        for _ in 0..12 {
+            world.pass(900);
+            if !is_alone {
+                world.heartbeat(&member(2, world.generation(), &[]));
+            }
+        }
+        let owners = if is_alone { [0; 4] } else { [2; 4] };
+        assert_eq!(world.owners(), owners, "it is expelled");
+        let again = arrives(&mut world);
+        world.pass(100);
+        assert_eq!((world.refusal(again), world.owners()), (ErrorCode::TimedOut, owners.to_vec()));
+        let wakes = world.heartbeat(&Says { subscribed: None, owned: None, ..member(1, generation, &[]) });
+        assert_eq!(world.refusal(wakes), ErrorCode::UnknownMember);
+    }
+}
+
 #[test]
 fn who_keeps_a_partition_too_long_loses_it() {
     let mut world = World::new();
