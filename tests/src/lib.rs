@@ -15,3 +15,4 @@ pub mod raw;
 pub mod rot;
 pub mod seed;
 pub mod source;
+pub mod stand_ins;

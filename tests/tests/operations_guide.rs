@@ -4,17 +4,15 @@
 //!
 //! A block whose fence says `sh not run: …` is left out, and the reason must stand there.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use minikafka_tests::cluster::{Cluster, ClusterSetup, Member};
-use minikafka_tests::{process, source};
+use minikafka_tests::{process, source, stand_ins};
 
 const GUIDE: &str = "docs/OPERATIONS.md";
 /// All blocks together take about a minute and a half on a busy machine.
@@ -88,32 +86,6 @@ fn in_this_cluster(commands: &str, cluster: &Cluster) -> String {
     commands.replace("10.0.0.$gateway:8090", &format!("{hosts}$gateway:{port}"))
 }
 
-/// A directory of programs that stand in for those of machines.
-fn stand_ins(directory: &Path, cluster: &Cluster) -> Result<PathBuf> {
-    let programs = directory.join("programs");
-    fs::create_dir_all(&programs)?;
-    symlink(cluster.binary(), programs.join("minikafka"))?;
-    let (here, data) = (cluster.directory().display(), "broker-$number/data");
-    let program = process::program("cluster")?;
-    let control = format!("'{}' --directory '{here}'", program.display());
-    let ssh = format!(
-        "#!/bin/sh\n# ssh HOST COMMAND…: here, with that host's data directory.\nexport MEMBER=\"$1\"\nshift\n\
-         number=${{MEMBER#*-}}\nexec sh -c \"$(printf '%s' \"$*\" | sed \"s#/var/lib/minikafka#{here}/{data}#g\")\"\n"
-    );
-    let systemctl = format!(
-        "#!/bin/sh\n# systemctl ACTION UNIT, where ssh has led.\nexec >&2\nset -e\ncase $1 in\n\
-         stop) {control} stop \"$MEMBER\" ;;\n\
-         restart) {control} stop \"$MEMBER\"; {control} start \"$MEMBER\" ;;\n\
-         start) if [ -d '{here}'/\"$MEMBER\" ]; then {control} start \"$MEMBER\"; else {control} add; fi ;;\n\
-         *) echo \"systemctl $1 has no stand-in\"; exit 1 ;;\nesac\n"
-    );
-    for (name, text) in [("ssh", ssh), ("systemctl", systemctl)] {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o755).open(programs.join(name));
-        file?.write_all(text.as_bytes())?;
-    }
-    Ok(programs)
-}
-
 /// Runs the script to its end; what it printed.
 fn run(script: &str, directory: &Path, programs: &Path) -> Result<String> {
     let (file, log) = (directory.join("guide.sh"), directory.join("guide.log"));
@@ -157,7 +129,7 @@ fn the_commands_of_the_guide_do_what_it_says() -> Result<()> {
         ..ClusterSetup::new(&directory.path().join("cluster"))?
     };
     let mut cluster = Cluster::up(&setup)?;
-    let programs = stand_ins(directory.path(), &cluster)?;
+    let programs = stand_ins::put(directory.path(), &cluster)?;
     let work = directory.path().join("work");
     fs::create_dir_all(&work)?;
     // What `cluster create` has written: run again, it finds it.
