@@ -117,8 +117,8 @@ impl Group {
     }
 
     /// Why a member may not commit for a partition, if it may not: only its owner may, once it was told so, and as long as it
-    /// is a member; and a tool, while it has none. The log has an owner that is gone until the next one is committed, but
-    /// which of its commits is its last one is not known any more.
+    /// is a member; and a tool, while it has none. Who is gone is in the log as owner until the next one is committed, but
+    /// nobody keeps its commits in order any more.
     fn refusal_of(
         &self,
         (member, told): (MemberId, GroupGeneration),

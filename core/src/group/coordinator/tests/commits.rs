@@ -68,7 +68,6 @@ fn expelled_and_not_yet_replaced(world: &mut World) -> GroupCommitRequest {
         world.pass(900);
         world.heartbeat(&member(2, world.generation(), &[2, 3]));
     }
-    world.pass(100 - TICK_MS);
     world.now += TICK_MS - 10;
     world.heartbeat(&member(3, 0, &[]));
     world.now += 10;
