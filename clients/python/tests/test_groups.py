@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import ExitStack
+from queue import Queue
 from typing import Any, Callable
 
 import pytest
@@ -168,6 +169,22 @@ def test_a_revocation_waits_for_what_is_in_hand_and_then_commits_it(client: Clie
         after = read(second, 39)
         expected = {(partition, offset) for partition in (2, 3) for offset in range(20)}
         assert sorted(after) == sorted(expected - {(in_hand.partition, in_hand.offset)})
+
+
+def test_what_is_paused_when_it_is_assigned_stays_paused(client: Client) -> None:
+    fill(client, 5)
+    consumers: Queue[Consumer] = Queue()
+
+    def on_assigned(partitions: list[TopicPartition]) -> None:
+        consumers.get(timeout=PATIENCE).pause(*(at for at in partitions if at.partition < 2))
+
+    membership = GroupOptions(on_assigned=on_assigned)
+    with client.consumer("orders", group="billing", membership=membership) as consumer:
+        consumers.put(consumer)
+        assert {partition for partition, _ in read(consumer, 10)} == {2, 3}
+        assert consumer.poll(0.1) is None
+        consumer.resume(0, 1)
+        assert {partition for partition, _ in read(consumer, 10)} == {0, 1}
 
 
 def test_a_member_that_dies_is_replaced_and_its_records_come_again(client: Client, cluster: FakeCluster) -> None:

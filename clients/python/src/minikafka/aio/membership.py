@@ -217,9 +217,9 @@ class Membership:
         for key in keys:
             position, is_starting = starts[key]
             self._committed[key] = position
-            self._reading.assign(self._topics[key.topic], key.partition, position, is_starting=is_starting, paused=True)
+            self._reading.assign(self._topics[key.topic], key.partition, position, is_starting=is_starting, held=True)
         await self._call_back(self._options.on_assigned, keys)
-        self._reading.resume(key for key in keys if self._assigned.get(key) == turn)
+        self._reading.begin(key for key in keys if self._assigned.get(key) == turn)
 
     async def _starts(self, partitions: Mapping[PartitionKey, int | None]) -> dict[PartitionKey, tuple[int, bool]]:
         """Where to begin in each; true: or where the log begins, if that is later."""

@@ -142,7 +142,7 @@ class Progress:
         waiting = (
             progress.retry_at
             for progress in self._idle
-            if progress.retry_at is not None and progress.failed is None and not progress.is_paused
+            if progress.retry_at is not None and progress.failed is None and not progress.is_still
         )
         return min((at for at in waiting if at > now), default=None)
 
@@ -188,7 +188,7 @@ class Progress:
         while self._ready:
             progress = self._ready.popleft()
             progress.is_ready = False
-            if progress.is_paused or progress.is_removed:
+            if progress.is_still or progress.is_removed:
                 continue
             if progress.batches:
                 return self._take_batch(progress)
@@ -196,7 +196,7 @@ class Progress:
                 progress.failure_was_told = True
                 return progress.failed
         # Nothing can come any more: better told again than waited for in vain.
-        active = [progress for progress in self._partitions.values() if not progress.is_paused]
+        active = [progress for progress in self._partitions.values() if not progress.is_still]
         return active[-1].failed if active and all(progress.failed is not None for progress in active) else None
 
     def may_fetch(self) -> bool:
@@ -231,13 +231,21 @@ class Progress:
                 progress.is_paused = is_paused
                 self._announce(progress)
 
+    def begin(self, keys: Iterable[PartitionKey]) -> None:
+        """Hands out records of partitions that were held, unless their user paused them meanwhile."""
+        for key in keys:
+            progress = self._partitions.get(key)
+            if progress is not None:
+                progress.is_held = False
+                self._announce(progress)
+
     def _question(
         self, progress: PartitionProgress, now: float, cluster: ClusterMap
     ) -> tuple[RangeMember, FetchPartition] | None:
         """Whom to ask what about a partition, if it is time to."""
         is_due = progress.retry_at is None or progress.retry_at <= now
         room = self._options.partition_fetch_bytes - progress.buffered_bytes
-        if progress.is_paused or progress.failed is not None or not is_due or room <= 0:
+        if progress.is_still or progress.failed is not None or not is_due or room <= 0:
             return None
         range_key = (
             progress.elsewhere[0] if progress.elsewhere else cluster.range_of(progress.topic, progress.partition)
@@ -363,7 +371,7 @@ class Progress:
 
     def _announce(self, progress: PartitionProgress) -> None:
         has_something = progress.batches or (progress.failed is not None and not progress.failure_was_told)
-        if has_something and not progress.is_ready and not progress.is_paused:
+        if has_something and not progress.is_ready and not progress.is_still:
             progress.is_ready = True
             self._ready.append(progress)
 

@@ -79,6 +79,8 @@ class PartitionProgress:
         self.partition = partition
         self.key = PartitionKey(topic.topic, partition)
         self.is_paused = False
+        #: The user is to hear first that the group assigned it.
+        self.is_held = False
         self.is_idle = True
         self.is_ready = False
         #: The application does not read it any more.
@@ -107,6 +109,11 @@ class PartitionProgress:
         #: It stands still until a seek.
         self.failed: MiniKafkaError | None = None
         self.failure_was_told = False
+
+    @property
+    def is_still(self) -> bool:
+        """Nothing is fetched for it, nor handed out."""
+        return self.is_paused or self.is_held
 
     @property
     def is_behind(self) -> bool:

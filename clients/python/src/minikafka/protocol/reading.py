@@ -198,17 +198,24 @@ class Reading:
     # What its membership in a group says.
 
     def assign(
-        self, topic: TopicDescription, partition: int, position: int, *, is_starting: bool, paused: bool = False
+        self, topic: TopicDescription, partition: int, position: int, *, is_starting: bool, held: bool = False
     ) -> None:
-        """Reads this partition from now on, or once it is resumed; ``is_starting``: from ``position`` or where the log
-        begins, if that is later."""
+        """Reads this partition from now on, or once it is told to :meth:`begin`; ``is_starting``: from ``position`` or
+        where the log begins, if that is later."""
         with self.lock:
             progress = PartitionProgress(topic, partition, position, is_starting=is_starting)
-            progress.is_paused = paused
+            progress.is_held = held
             self.progress.add(progress)
             if self._is_grouped:
                 self._handled[progress.key] = Handled(position)
         self.wake_fetcher()
+
+    def begin(self, keys: Iterable[PartitionKey]) -> None:
+        """Gives out what was held, unless it is paused."""
+        with self.lock:
+            self.progress.begin(keys)
+        self.wake_fetcher()
+        self.on_ready()
 
     def withdraw(self, keys: Iterable[PartitionKey]) -> None:
         """Reads and gives out nothing of these partitions any more; what was given out may still be handled."""
