@@ -84,19 +84,21 @@ impl<D: Disk> Shard<D> {
     ) -> Fetched {
         let ended = |stage| trace.into_iter().for_each(|trace| trace.ended(stage, self.clock().monotonic_ns()));
         let wait = Duration::from_millis(request.wait_ms_max.min(limits::FETCH_WAIT_MS_MAX).into());
-        let deadline = self.clock().monotonic() + wait;
-        let mended_by = self.clock().monotonic() + Duration::from_millis(limits::MEND_READ_WAIT_MS);
+        let began = self.clock().monotonic();
+        let (deadline, mended_by) = (began + wait, began + Duration::from_millis(limits::MEND_READ_WAIT_MS));
         let mut waited_ns = 0;
         loop {
             let before = self.ends(request);
             let mut fetched = self.fetch_once(connection, request, trace).await;
             let bytes: u64 = fetched.reply.partitions.iter().map(|p| u64::from(p.entries_bytes)).sum();
             let damaged = self.damaged_ranges(request, &fetched.reply);
-            if bytes == 0 && Self::were_mended(&damaged, self.until(mended_by)).await {
-                ended(Stage::Mend);
-                continue;
+            if !damaged.is_empty() {
+                if bytes == 0 && Self::were_mended(&damaged, self.until(mended_by)).await {
+                    ended(Stage::Mend);
+                    continue;
+                }
+                self.ask_again_for_mended(request, &mut fetched.reply);
             }
-            self.ask_again_for_mended(request, &mut fetched.reply);
             let has_error = fetched.reply.partitions.iter().any(|partition| partition.error.is_some());
             let remaining = deadline.saturating_duration_since(self.clock().monotonic());
             if has_error || bytes >= u64::from(request.bytes_min) || remaining.is_zero() {
@@ -147,7 +149,7 @@ impl<D: Disk> Shard<D> {
             late.await;
             false
         };
-        !damaged.is_empty() && future::or(tried, late).await
+        future::or(tried, late).await
     }
 
     /// Damage that may soon be gone is none to be told of: the reader shall ask again.
