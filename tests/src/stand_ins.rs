@@ -8,14 +8,24 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ClusterSetup};
 use crate::process;
 
-/// Puts them into a directory below this one, for `PATH`; and `minikafka`.
-pub fn put(directory: &Path, cluster: &Cluster) -> Result<PathBuf> {
+/// A cluster below this directory, and the directory of the programs, for `PATH`.
+pub fn cluster(directory: &Path) -> Result<(Cluster, PathBuf)> {
+    let setup =
+        ClusterSetup { session_timeout: Duration::from_secs(4), ..ClusterSetup::new(&directory.join("cluster"))? };
+    let cluster = Cluster::up(&setup)?;
+    let programs = put(directory, &cluster)?;
+    Ok((cluster, programs))
+}
+
+/// Puts the programs, and `minikafka`, into a directory below this one.
+fn put(directory: &Path, cluster: &Cluster) -> Result<PathBuf> {
     let programs = directory.join("programs");
     fs::create_dir_all(&programs)?;
     symlink(cluster.binary(), programs.join("minikafka"))?;

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use minikafka_tests::cluster::{Cluster, ClusterSetup, Member};
+use minikafka_tests::cluster::{Cluster, Member};
 use minikafka_tests::{process, source, stand_ins};
 
 const GUIDE: &str = "docs/OPERATIONS.md";
@@ -124,12 +124,7 @@ fn guide() -> Vec<Block> {
 #[test]
 fn the_commands_of_the_guide_do_what_it_says() -> Result<()> {
     let directory = process::directory()?;
-    let setup = ClusterSetup {
-        session_timeout: Duration::from_secs(4),
-        ..ClusterSetup::new(&directory.path().join("cluster"))?
-    };
-    let mut cluster = Cluster::up(&setup)?;
-    let programs = stand_ins::put(directory.path(), &cluster)?;
+    let (mut cluster, programs) = stand_ins::cluster(directory.path())?;
     let work = directory.path().join("work");
     fs::create_dir_all(&work)?;
     // What `cluster create` has written: run again, it finds it.

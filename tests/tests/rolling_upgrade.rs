@@ -3,12 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use minikafka_tests::cluster::{Cluster, ClusterSetup};
+use minikafka_tests::cluster::Cluster;
 use minikafka_tests::{process, source, stand_ins};
 
 /// The nodes of a cluster, as the script wants to be told of them.
@@ -29,20 +28,15 @@ fn upgrade(cluster: &Cluster, programs: &Path, binary: &Path, inventory: &Path) 
 #[test]
 fn a_good_binary_reaches_all_and_a_bad_one_nobody() -> Result<()> {
     let directory = process::directory()?;
-    let setup = ClusterSetup {
-        session_timeout: Duration::from_secs(4),
-        ..ClusterSetup::new(&directory.path().join("cluster"))?
-    };
-    let cluster = Cluster::up(&setup)?;
-    let programs = stand_ins::put(directory.path(), &cluster)?;
+    let (cluster, programs) = stand_ins::cluster(directory.path())?;
     let members: Vec<_> = fs::read_dir(cluster.directory())?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    let is_node = |path: &&std::path::PathBuf| {
+    let is_node = |path: &&PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("broker-") || name.starts_with("gateway-")
     };
     let places: Vec<_> = members.iter().filter(is_node).map(|member| member.join("bin/minikafka")).collect();
     ensure!(places.len() == 5, "three brokers and two gateways, not {places:?}");
-    let version = |name: &str, exit: u8| -> Result<std::path::PathBuf> {
+    let version = |name: &str, exit: u8| -> Result<PathBuf> {
         let path = directory.path().join(name);
         fs::write(&path, format!("#!/bin/sh\n# {name}\nexit {exit}\n"))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
