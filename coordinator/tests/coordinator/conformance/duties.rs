@@ -25,9 +25,7 @@ pub async fn the_lowest_number_is_elected_and_followed(open: SessionFactory) {
     for session in &sessions {
         assert_eq!(elected(&session.client).await, Some(0));
     }
-    let (mut firsts, mut seconds) = (first.client.watch("/gateways"), second.client.watch("/gateways"));
-    hear(&mut firsts, |event| *event == CoordinatorEvent::SessionStarted).await;
-    hear(&mut seconds, |event| *event == CoordinatorEvent::SessionStarted).await;
+    let (mut firsts, mut seconds) = (first.watch("/gateways").await, second.watch("/gateways").await);
     (first.lose)();
     hear(&mut firsts, |event| *event == CoordinatorEvent::SessionStarted).await;
     hear(&mut seconds, |event| matches!(event, CoordinatorEvent::Changed { .. })).await;
@@ -59,8 +57,7 @@ pub async fn registrations_come_back_until_given_up(open: SessionFactory) {
     until("the third registration", || async { version(&other, KEY).await.is_some_and(|found| found != second) }).await;
 
     drop(registration);
-    let mut events = mine.client.watch("/brokers");
-    hear(&mut events, |event| *event == CoordinatorEvent::SessionStarted).await;
+    let mut events = mine.watch("/brokers").await;
     (mine.lose)();
     hear(&mut events, |event| *event == CoordinatorEvent::SessionStarted).await;
     mine.client.create("/after", &0, KeyLife::Persistent).await.expect("a free path");

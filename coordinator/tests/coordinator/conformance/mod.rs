@@ -22,6 +22,15 @@ pub struct TestSession {
     pub lose: Box<dyn Fn()>,
 }
 
+impl TestSession {
+    /// Watches a prefix. Of what happened before a watch's session started it tells nothing, so that is waited for.
+    pub async fn watch(&self, prefix: &str) -> WatchEvents {
+        let mut events = self.client.watch(prefix);
+        hear(&mut events, |event| *event == CoordinatorEvent::SessionStarted).await;
+        events
+    }
+}
+
 /// Opens another session on one store.
 pub type SessionFactory = Box<dyn Fn() -> TestSession>;
 

@@ -45,8 +45,7 @@ pub async fn sequential_keys_are_ordered_by_creation(open: SessionFactory) {
 
 pub async fn watches_tell_of_every_last_change(open: SessionFactory) {
     let (mine, other) = (open(), open());
-    let mut events = mine.client.watch("/rings");
-    hear(&mut events, |event| *event == CoordinatorEvent::SessionStarted).await;
+    let mut events = mine.watch("/rings").await;
     let (_, mut version) = other.client.create("/rings/1/0", &0, KeyLife::Persistent).await.expect("a free path");
     hear(&mut events, changed("/rings/1/0")).await;
     for value in 1..=100 {
@@ -69,7 +68,7 @@ pub async fn watches_tell_of_every_last_change(open: SessionFactory) {
 
 pub async fn watches_end_at_names(open: SessionFactory) {
     let (mine, other) = (open(), open());
-    let mut events = mine.client.watch("/topics");
+    let mut events = mine.watch("/topics").await;
     for path in ["/topics-of-others", "/other/topics", "/topics/1"] {
         other.client.create(path, &0, KeyLife::Persistent).await.expect("a free path");
     }
@@ -84,8 +83,7 @@ pub async fn watches_end_at_names(open: SessionFactory) {
 /// Trees that grow, keys that come back, a prefix that goes: the last change of each is told.
 pub async fn watches_reach_what_is_created_later(open: SessionFactory) {
     let (mine, other) = (open(), open());
-    let mut events = mine.client.watch("/rings");
-    hear(&mut events, |event| *event == CoordinatorEvent::SessionStarted).await;
+    let mut events = mine.watch("/rings").await;
     for round in 0..3 {
         let create = async |path| other.client.create(path, &round, KeyLife::Persistent).await.expect("a free path").1;
         let first = create("/rings/3/0").await;
@@ -108,9 +106,8 @@ pub async fn watches_reach_what_is_created_later(open: SessionFactory) {
 
 pub async fn a_lost_session_loses_its_ephemerals_and_goes_on(open: SessionFactory) {
     let (mine, other) = (open(), open());
-    let mut events = mine.client.watch("/brokers");
-    let mut others_events = other.client.watch("/brokers");
-    hear(&mut events, |event| *event == CoordinatorEvent::SessionStarted).await;
+    let mut events = mine.watch("/brokers").await;
+    let mut others_events = other.watch("/brokers").await;
     mine.client.create("/brokers/1", &1, KeyLife::Ephemeral).await.expect("a free path");
     mine.client.create("/kept", &1, KeyLife::Persistent).await.expect("a free path");
     hear(&mut others_events, changed("/brokers/1")).await;

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use minikafka_coordinator::Registration;
 use minikafka_coordinator::zookeeper::SESSION_TIMEOUT_MIN;
-use minikafka_coordinator::{Registration, WatchEvents};
 use minikafka_core::coordination::{CoordinationError, CoordinatorEvent, KeyLife, KeyVersion};
 
 use super::proxy::{Loss, Operation, Proxy};
@@ -13,12 +13,6 @@ use crate::conformance::{PATIENCE, TestSession, hear, until};
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(work)
-}
-
-async fn watch(session: &TestSession, prefix: &str) -> WatchEvents {
-    let mut events = session.client.watch(prefix);
-    hear(&mut events, |event| *event == CoordinatorEvent::SessionStarted).await;
-    events
 }
 
 fn is_unknown<T>(outcome: &Result<T, CoordinationError>) -> bool {
@@ -112,7 +106,7 @@ fn a_short_cut_keeps_the_session_and_hides_no_change() {
     let proxy = Proxy::before(server.port());
     let (mine, other) = (session(&address(proxy.port(), "/cuts")), session(&server.address("/cuts")));
     block_on(async {
-        let mut events = watch(&mine, "/rings").await;
+        let mut events = mine.watch("/rings").await;
         mine.client.create("/rings/alive", &0, KeyLife::Ephemeral).await.expect("a free path");
         let alive = version(&other, "/rings/alive").await;
         let (_, mut at) = other.client.create("/rings/0", &0, KeyLife::Persistent).await.expect("a free path");
@@ -142,8 +136,8 @@ fn a_session_that_expired_at_the_server_is_told_and_followed_by_another() {
     let proxy = Proxy::before(server.port());
     let (mine, other) = (brief_session(&address(proxy.port(), "/expiry")), session(&server.address("/expiry")));
     block_on(async {
-        let mut events = watch(&mine, "/brokers").await;
-        let mut others_events = watch(&other, "/brokers").await;
+        let mut events = mine.watch("/brokers").await;
+        let mut others_events = other.watch("/brokers").await;
         let _kept = Registration::keep(&mine.session, "/brokers/1", b"1".to_vec());
         mine.client.create("/brokers/lost", &0, KeyLife::Ephemeral).await.expect("a free path");
         until("the registration", || async { version(&other, "/brokers/1").await.is_some() }).await;
@@ -175,7 +169,7 @@ fn replies_that_do_not_fit_their_requests_end_the_session() {
     block_on(async {
         let (_, at) = mine.client.create("/k", &1, KeyLife::Persistent).await.expect("a free path");
         mine.client.create("/alive", &1, KeyLife::Ephemeral).await.expect("a free path");
-        let mut events = watch(&mine, "/").await;
+        let mut events = mine.watch("/").await;
         proxy.misalign();
         proxy.cut();
         proxy.mend();
@@ -195,7 +189,7 @@ fn a_paused_server_costs_the_session_and_no_more() {
     let server = ZooKeeperServer::start(&[]);
     let (mine, other) = (brief_session(&server.address("/pause")), brief_session(&server.address("/pause")));
     block_on(async {
-        let mut events = watch(&mine, "/brokers").await;
+        let mut events = mine.watch("/brokers").await;
         let _kept = Registration::keep(&mine.session, "/brokers/1", b"1".to_vec());
         until("the registration", || async { version(&other, "/brokers/1").await.is_some() }).await;
         let first = version(&other, "/brokers/1").await.expect("just seen");
@@ -227,7 +221,7 @@ fn a_restarted_server_keeps_what_was_answered_and_the_sessions() {
     let server = ZooKeeperServer::start(&[]);
     let mine = session(&server.address("/restart"));
     block_on(async {
-        let mut events = watch(&mine, "/").await;
+        let mut events = mine.watch("/").await;
         let (_, alive) = mine.client.create("/brokers/1", &1, KeyLife::Ephemeral).await.expect("a free path");
         let (_, kept) = mine.client.create("/kept", &1, KeyLife::Persistent).await.expect("a free path");
         let kept = mine.client.compare_and_set("/kept", &2, kept).await.expect("nobody else writes");
