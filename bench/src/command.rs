@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use crate::compare::{self, CompareBench};
 use crate::driver::wire::{self, FetchOptions};
 use crate::driver::{DriverNotes, client};
 use crate::error::{BenchError, Doing, Result};
@@ -30,6 +31,8 @@ pub enum BenchCommand {
     EndToEnd(EndToEndBench),
     /// What this machine can do at all: disk, loopback, round trip, and this load generator by itself.
     Limits(LimitsBench),
+    /// This binary beside another one, under the same load in turn.
+    Compare(CompareBench),
     /// Everything that is promised, row by row, on brokers of its own; writes a report into a directory.
     Suite(SuiteBench),
 }
@@ -135,6 +138,7 @@ pub fn run(command: &BenchCommand, context: &Context) -> Result<BenchReport> {
             (beside_limits("end-to-end", asked, &bench.limits, Binding::Produce, context, end_to_end)?, &bench.output)
         }
         BenchCommand::Limits(bench) => (limits(bench, context)?, &bench.output),
+        BenchCommand::Compare(bench) => return compare::run(bench, context),
         BenchCommand::Suite(bench) => return suite::run(bench, context),
     };
     if let Some(path) = &output.html {

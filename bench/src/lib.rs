@@ -1,4 +1,4 @@
-//! The load generator: `minikafka bench produce | consume | end-to-end | limits | suite`.
+//! The load generator: `minikafka bench produce | consume | end-to-end | limits | suite | compare`.
 //!
 //! It says how fast a broker is *beside how fast its machine could be*: every figure stands beside its ratio to the limit
 //! that binds it (`limits`, `report::ratio`), and in an open loop latency begins at the intended time (`pace`), so that a
@@ -7,7 +7,9 @@
 //! It judges nothing else: correctness is for the tests, which read back what they wrote. Micro-benchmarks of the batch
 //! format are in `bench/benches/`.
 
+mod broker;
 pub mod command;
+mod compare;
 mod driver;
 mod error;
 mod limits;

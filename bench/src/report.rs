@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::command::Asked;
+use crate::compare::CompareReport;
 use crate::driver::DriverNotes;
 use crate::driver::speed::DriverSpeed;
 use crate::limits::Limits;
@@ -29,6 +30,8 @@ pub enum BenchReport {
     Run(Box<RunReport>),
     /// Of `bench limits`.
     Limits(Box<LimitsReport>),
+    /// Of `bench compare`.
+    Compare(Box<CompareReport>),
     /// Of `bench suite`.
     Suite(Box<SuiteReport>),
 }
@@ -69,6 +72,7 @@ impl fmt::Display for BenchReport {
             match self {
                 Self::Run(report) => text::run(report),
                 Self::Limits(report) => text::limits_report(report),
+                Self::Compare(report) => text::compare(report),
                 Self::Suite(report) => text::suite(report),
             }
             .trim_end(),

@@ -23,7 +23,6 @@ use crate::progress;
 use crate::quantity;
 use crate::report::{BenchReport, html, markdown};
 
-mod broker;
 mod measuring;
 mod rows;
 pub(crate) mod verdict;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use minikafka_core::Timestamp;
+use minikafka_core::histogram::COUNTED;
 use quanta::Instant;
 
 /// Where the wall time of a clock that stands still begins: somewhere in 2023.
@@ -17,6 +18,8 @@ pub struct Clock {
     monotonic: quanta::Clock,
     began: Instant,
     wall: Wall,
+    /// What durations that are counted were last measured from: looking at a clock costs more than counting.
+    counted_ns: Rc<Cell<u64>>,
 }
 
 /// Where wall time comes from.
@@ -37,14 +40,15 @@ impl Clock {
     /// A clock; calibrates the processor's time-stamp counter once per process.
     pub fn new() -> Self {
         let monotonic = quanta::Clock::new();
-        Self { began: monotonic.now(), monotonic, wall: Wall::System }
+        Self { began: monotonic.now(), monotonic, wall: Wall::System, counted_ns: Rc::default() }
     }
 
     /// A clock that stands still but for what its handle lets pass.
     pub fn manual() -> (Self, ManualClock) {
         let (monotonic, mock) = quanta::Clock::mock();
         let wall = Rc::new(Cell::new(MANUAL_BEGINS));
-        let clock = Self { began: monotonic.now(), monotonic, wall: Wall::Manual(wall.clone()) };
+        let began = monotonic.now();
+        let clock = Self { began, monotonic, wall: Wall::Manual(wall.clone()), counted_ns: Rc::default() };
         (clock, ManualClock { monotonic: mock, wall })
     }
 
@@ -61,8 +65,31 @@ impl Clock {
 
     /// Nanoseconds since this clock was made; never goes back.
     pub fn monotonic_ns(&self) -> u64 {
-        let since = self.monotonic().saturating_duration_since(self.began);
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+        self.ns_of(self.monotonic())
+    }
+
+    /// The same for durations that are only counted: not read in a build that counts none.
+    pub fn counted_ns(&self) -> u64 {
+        if COUNTED {
+            self.mark();
+        }
+        self.counted_ns.get()
+    }
+
+    /// The time, also for what is counted until somebody looks again.
+    pub fn mark(&self) -> Instant {
+        let now = self.monotonic();
+        self.counted_ns.set(self.ns_of(now));
+        now
+    }
+
+    /// When [`Clock::counted_ns`] or [`Clock::mark`] looked last: for who comes right behind.
+    pub fn marked_ns(&self) -> u64 {
+        self.counted_ns.get()
+    }
+
+    fn ns_of(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Never goes back.

@@ -50,7 +50,7 @@ struct Arrival {
 impl<D: Disk> ShardService<D> {
     /// Takes one batch. Waits for memory and for the log to take more, which is what stops a fast producer.
     pub(crate) async fn produce(&self, mut request: Request<'_>) -> Result<(), Hangup> {
-        let began_ns = self.shard.clock().monotonic_ns();
+        let began_ns = self.shard.clock().counted_ns();
         let message: ProduceRequest = request.message()?;
         let trace = request.header.explain.then(|| Rc::new(Trace::begin(began_ns)));
         let arrival = Arrival { began_ns, trace };
@@ -65,8 +65,11 @@ impl<D: Disk> ShardService<D> {
             }
         };
         if let Some(body) = bulk.whole().filter(|body| body.len() < limits::UNCOPIED_BODY_BYTES_MIN as usize) {
-            let permit = self.shard.produce_budget.take(body.len() as u64).await;
-            let received_ns = self.received(&arrival);
+            let (permit, received_ns) = match self.shard.produce_budget.try_take(body.len() as u64) {
+                Some(permit) => (permit, arrival.began_ns),
+                None => (self.shard.produce_budget.take(body.len() as u64).await, self.shard.clock().counted_ns()),
+            };
+            self.received(&arrival, received_ns);
             let checked = check_body(&message.header, checksum::crc32c(body), body);
             self.checked(&arrival, received_ns);
             self.append(&range, &message, Body::Copied(body), checked, (reply, permit, charge, arrival)).await;
@@ -76,7 +79,8 @@ impl<D: Disk> ShardService<D> {
             let permit = self.shard.produce_budget.take(memory_bytes).await;
             let mut buffer = range.log().body_buffer(message.header.body_bytes);
             let crc = bulk.receive_into(buffer.body_mut()).await?;
-            let received_ns = self.received(&arrival);
+            let received_ns = self.shard.clock().counted_ns();
+            self.received(&arrival, received_ns);
             let checked = check_body(&message.header, crc, buffer.body());
             self.checked(&arrival, received_ns);
             self.append(&range, &message, Body::Whole(buffer), checked, (reply, permit, charge, arrival)).await;
@@ -84,18 +88,16 @@ impl<D: Disk> ShardService<D> {
         Ok(())
     }
 
-    /// The body is in memory: how long that took, and when it is now.
-    fn received(&self, Arrival { began_ns, trace }: &Arrival) -> u64 {
-        let now_ns = self.shard.clock().monotonic_ns();
+    /// The body is in memory.
+    fn received(&self, Arrival { began_ns, trace }: &Arrival, now_ns: u64) {
         self.shard.metrics.took.receive.record(now_ns.saturating_sub(*began_ns));
         if let Some(trace) = trace {
             trace.ended(Stage::Receive, now_ns);
         }
-        now_ns
     }
 
     fn checked(&self, arrival: &Arrival, received_ns: u64) {
-        let now_ns = self.shard.clock().monotonic_ns();
+        let now_ns = self.shard.clock().counted_ns();
         self.shard.metrics.took.checksum.record(now_ns.saturating_sub(received_ns));
         if let Some(trace) = &arrival.trace {
             trace.ended(Stage::Checksum, now_ns);
@@ -153,7 +155,7 @@ impl<D: Disk> ShardService<D> {
             return self.refuse(reply, &refusal);
         }
         let header = message.header;
-        let deadline = self.shard.clock().monotonic() + timeout(message.timeout_ms);
+        let deadline = self.shard.clock().mark() + timeout(message.timeout_ms);
         let completion = ClientReply {
             reply,
             shard: self.shard.clone(),
@@ -224,7 +226,11 @@ impl<D: Disk> Completion for ClientReply<D> {
             charge.settle(refusal_of(&answer));
         }
         let metrics = &self.shard.metrics;
-        let now_ns = self.shard.clock().monotonic_ns();
+        // What was done was just told by the disk or the successor, and that was marked.
+        let now_ns = match answer {
+            Answer::Done { .. } => self.shard.clock().marked_ns(),
+            Answer::Refused { .. } => self.shard.clock().counted_ns(),
+        };
         metrics.took.produce.record(now_ns.saturating_sub(self.arrival.began_ns));
         match answer {
             Answer::Done { base_offset, append_timestamp } => {

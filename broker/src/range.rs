@@ -304,11 +304,11 @@ impl<D: Disk> Range<D> {
             let Some(input) = self.inputs.borrow_mut().pop_front() else { break };
             let is_acknowledgement = matches!(input, Input::SuccessorAcknowledged { .. });
             self.replica.borrow_mut().step(self.shared.clock.wall(), input, &mut outputs);
-            for output in outputs.drain(..) {
-                self.carry_out(output, &mut body);
-            }
             if is_acknowledgement {
                 self.measure_successor();
+            }
+            for output in outputs.drain(..) {
+                self.carry_out(output, &mut body);
             }
         }
         self.outputs.replace(outputs);
@@ -323,6 +323,7 @@ impl<D: Disk> Range<D> {
                 self.append(&header, body, forward);
             }
             Output::Append { header, body: AppendBody::Control(bytes), forward } => {
+                self.shared.clock.counted_ns();
                 self.append(&header, Appending { body: Body::Copied(&bytes), trace: None }, forward);
             }
             Output::Committed { index } => {
@@ -398,7 +399,7 @@ impl<D: Disk> Range<D> {
             tracing::error!(range = %self.key, %error, "cannot append; this range takes nothing more");
             return self.inputs.borrow_mut().push_back(Input::WriteFailed);
         }
-        let now_ns = self.shared.clock.monotonic_ns();
+        let now_ns = self.shared.clock.marked_ns();
         self.stages.appended(header.index, now_ns, forward);
         if let Some(trace) = trace {
             trace.appended(now_ns);
@@ -418,7 +419,7 @@ impl<D: Disk> Range<D> {
     fn measure_successor(&self) {
         let acknowledged = self.replica.borrow().successor_acknowledged_index();
         if let Some(index) = acknowledged {
-            let now_ns = || self.shared.clock.monotonic_ns();
+            let now_ns = || self.shared.clock.counted_ns();
             self.stages.acknowledged(index, now_ns, &self.shared.metrics.took.successor);
         }
     }
@@ -454,7 +455,7 @@ impl<D: Disk> Range<D> {
         if let Some(error) = self.log.failed() {
             return self.write_failed(&error);
         }
-        let now_ns = || self.shared.clock.monotonic_ns();
+        let now_ns = || self.shared.clock.counted_ns();
         self.stages.durable(self.log.durable_index(), now_ns, &self.shared.metrics.took.durable);
         self.explained.durable(self.log.durable_index(), now_ns);
         if self.log_promise.get() == LogPromise::Absent && self.log.durable_index() > LogIndex(0) {

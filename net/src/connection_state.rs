@@ -11,10 +11,11 @@ use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
+use minikafka_core::histogram::COUNTED;
 use minikafka_core::wire::frame::Envelope;
 use minikafka_core::wire::{Api, ErrorReply, Wire};
+use quanta::Instant;
 
 use crate::deadline::{DeadlineKind, Due};
 use crate::handshake::Refused;
@@ -143,7 +144,7 @@ impl ConnectionState {
             return;
         }
         if self.outgoing.borrow().bytes() == 0 {
-            self.queued_at.set(Some(Instant::now()));
+            self.queued_at.set(COUNTED.then(Instant::now));
         }
         self.outgoing.borrow_mut().push_frame(envelope, head, bulk, room);
         self.net.stats.replies.increment();

@@ -120,6 +120,25 @@ fn the_suite_runs_and_writes_its_reports() {
 }
 
 #[test]
+fn two_binaries_are_measured_in_turn() {
+    let directory = process::directory().expect("a directory");
+    let (data, binary) = (directory.path().join("data"), process::binary().expect("a binary"));
+    let line = format!(
+        "compare --baseline {} --dir {} --rounds 2 --duration 200ms --warm-up 100ms --record-bytes 100",
+        binary.display(),
+        data.display()
+    );
+    let report = bench(&line, "127.0.0.1:9");
+    let rounds = report["rounds"].as_array().expect("rounds");
+    assert_eq!(rounds.len(), 2, "{report}");
+    for side in ["/baseline", "/candidate"] {
+        for figure in ["records_per_second", "broker_ns_per_record"] {
+            assert!(rounds.iter().all(|round| number(round, &format!("{side}/{figure}")) > 0.0), "{report}");
+        }
+    }
+}
+
+#[test]
 fn contradictions_are_the_command_lines_fault() {
     for line in
         ["produce --record-bytes 3M", "produce --in-flight 2000", "consume --driver client --rewind", "suite --rows 11"]

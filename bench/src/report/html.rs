@@ -25,6 +25,10 @@ pub fn page(report: &BenchReport) -> String {
             let title = "MiniKafka bench: the limits of this machine".to_owned();
             (title, limits(&report.limits) + &driver + &machine(&report.machine))
         }
+        BenchReport::Compare(report) => {
+            let text = format!("<pre>{}</pre>", escaped(&report.to_string()));
+            ("MiniKafka bench: two binaries".to_owned(), text + &machine(&report.machine))
+        }
         BenchReport::Suite(report) => ("MiniKafka bench: the suite".to_owned(), suite(report)),
     };
     let title = escaped(&title);

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::ratio::{Ratio, Sense};
 use super::{LimitsReport, RunReport};
+use crate::compare::CompareReport;
 use crate::driver::DriverNotes;
 use crate::limits::{Device, Limit, Limits, Unit};
 use crate::machine::Machine;
@@ -49,6 +50,11 @@ pub(super) fn limits_report(report: &LimitsReport) -> String {
     text.push_str(&format!("{}\n", report.driver));
     text.push_str(&machine(&report.machine));
     text
+}
+
+/// Two binaries.
+pub(super) fn compare(report: &CompareReport) -> String {
+    format!("{report}{}", machine(&report.machine))
 }
 
 /// The rows of the suite.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use minikafka_core::limits;
 
-use super::broker::{Broker, Setup, directory_bytes};
 use super::{Samples, Scale, SuiteBench};
+use crate::broker::{Broker, Setup, directory_bytes};
 use crate::command::{self, Asked, Context, Outcome};
 use crate::driver::wire::FetchOptions;
 use crate::error::{BenchError, Result};

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use minikafka_core::LogIndex;
-use minikafka_core::histogram::DurationHistogram;
+use minikafka_core::histogram::{COUNTED, DurationHistogram};
 
 /// Entries under way that are remembered; of more, the later ones are not measured.
 const UNDER_WAY_MAX: usize = 4_096;
@@ -25,6 +25,9 @@ struct Stage(RefCell<VecDeque<(LogIndex, u64)>>);
 impl Stages {
     /// An entry was appended; `is_forwarded`: a successor will acknowledge it.
     pub fn appended(&self, index: LogIndex, now_ns: u64, is_forwarded: bool) {
+        if !COUNTED {
+            return;
+        }
         self.durable.begin(index, now_ns);
         if is_forwarded {
             self.successor.begin(index, now_ns);

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use minikafka_core::TopicId;
+use minikafka_core::histogram::COUNTED;
 
 /// Counts of one topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +36,9 @@ impl TopicTable {
 
     /// Counts something of a topic.
     pub fn count(&self, topic: TopicId, count: impl FnOnce(&mut TopicCounts)) {
+        if !COUNTED {
+            return;
+        }
         let mut counts = self.counts.borrow_mut();
         let has_room = counts.len() < self.topics_max.get();
         match counts.get_mut(&topic) {

@@ -234,6 +234,7 @@ impl<D: Disk> Range<D> {
                 }
                 let (input, end) = (input(header, control), at + header.entry_bytes());
                 let trace = self.explained.take_asked(header.index);
+                self.shared.clock.counted_ns();
                 self.shared.metrics.replicated_records.add(header.record_count.into());
                 self.shared.metrics.replicated_bytes.add(header.body_bytes.into());
                 if at == 0 {

@@ -1,4 +1,4 @@
-//! The broker under test: this same binary as a process of its own, on one core.
+//! A broker under test: a binary as a process of its own, on one core.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -23,7 +23,7 @@ const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
 /// How a broker is started.
 #[derive(Clone, Debug)]
-pub(super) struct Setup {
+pub(crate) struct Setup {
     pub binary: PathBuf,
     pub dir: PathBuf,
     pub cpu: usize,
@@ -32,7 +32,7 @@ pub(super) struct Setup {
 
 /// A running broker; killed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Broker {
+pub(crate) struct Broker {
     child: Child,
     pub gateway: String,
     /// From the start of the process until it said that it is ready.
@@ -214,7 +214,7 @@ fn free_ports() -> Result<u16> {
 }
 
 /// Bytes of everything below a directory.
-pub(super) fn directory_bytes(dir: &Path) -> u64 {
+pub(crate) fn directory_bytes(dir: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(dir) else { return 0 };
     let of_entry = |entry: fs::DirEntry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => directory_bytes(&entry.path()),
