@@ -42,6 +42,8 @@ pub struct BrokerConfig {
     pub retention_check: Duration,
     /// What each shard reads in a second to find damage before a reader does; none: nothing.
     pub scrub_bytes_per_second: Option<u64>,
+    /// What each shard lets learners copy from it in a second, all together; none: as much as they can.
+    pub copy_bytes_per_second: Option<u64>,
     /// How long an idle shard looks for more to do before it gives its core up: shorter latencies for processor time.
     pub spin: Duration,
     /// How many topics each shard counts by themselves.
@@ -70,6 +72,7 @@ impl BrokerConfig {
             deadlines: Deadlines::default(),
             retention_check: Duration::from_millis(limits::RETENTION_CHECK_MS),
             scrub_bytes_per_second: Some(limits::SCRUB_BYTES_PER_SECOND),
+            copy_bytes_per_second: None,
             spin: Duration::ZERO,
             metric_topics: limits::METRIC_TOPICS_DEFAULT,
             produce_quota_per_connection: None,

@@ -9,6 +9,7 @@ mod clock;
 mod complaints;
 mod config;
 mod control;
+mod copy_pace;
 mod delete_records;
 mod directory;
 mod error;

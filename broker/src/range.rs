@@ -37,6 +37,7 @@ use minikafka_storage::{AppendError, Body, LogError, Promise, PromiseFile, Range
 use quanta::Instant;
 
 use crate::clock::Clock;
+use crate::copy_pace::CopyPace;
 use crate::explain::Trace;
 use crate::metrics::{ShardMetrics, Stages};
 use crate::peers::{Peers, Room};
@@ -95,6 +96,8 @@ pub struct RangeShared<D: Disk> {
     pub peers: Rc<dyn Peers>,
     /// What happens is counted here.
     pub metrics: Rc<ShardMetrics>,
+    /// How fast learners may copy from this shard.
+    pub copy_pace: CopyPace,
 }
 
 /// What an entry is appended from.

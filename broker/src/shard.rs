@@ -17,6 +17,7 @@ use minikafka_storage::wait::{ByteBudget, Notify, join_all};
 use minikafka_storage::{LogError, Promise, PromiseFile, ShardStorage, SharedSlice, StorageConfig};
 
 use crate::clock::Clock;
+use crate::copy_pace::CopyPace;
 use crate::fetch::Readers;
 use crate::metrics::ShardMetrics;
 use crate::owners::RangeOwners;
@@ -96,7 +97,15 @@ impl<D: Disk> Shard<D> {
             me,
             data_dir,
             storage: Rc::new(storage),
-            shared: Rc::new(RangeShared { me, promises, disk, clock, peers, metrics: metrics.clone() }),
+            shared: Rc::new(RangeShared {
+                me,
+                promises,
+                disk,
+                clock,
+                peers,
+                metrics: metrics.clone(),
+                copy_pace: CopyPace::default(),
+            }),
             known,
             owners,
             ranges: RefCell::default(),
@@ -202,6 +211,11 @@ impl<D: Disk> Shard<D> {
             self.shared.promises.update([promise]).await?;
         }
         Range::open(&self.storage, self.shared.clone(), key, promise).await
+    }
+
+    /// Bytes that learners may copy from this shard per second, all together; none: as many as they can.
+    pub fn set_copy_rate(&self, per_second: Option<u64>) {
+        self.shared.copy_pace.set_rate(per_second, self.clock().monotonic_ns());
     }
 
     /// Takes a message of another member, in the order in which its connection brought it. Never waits.

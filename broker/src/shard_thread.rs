@@ -222,6 +222,7 @@ impl ShardRun {
         };
         let shard = Shard::open(setup).await?;
         spawn_local(peers.clone().tell_lost(Rc::downgrade(&shard))).detach();
+        shard.set_copy_rate(config.copy_bytes_per_second);
         shard.quotas.set_per_connection(config.produce_quota_per_connection);
         shard.metrics.topics.set_topics_max(config.metric_topics.into());
         let queue = |shares, latency, name: &str| executor().create_task_queue(Shares::Static(shares), latency, name);

@@ -316,6 +316,11 @@ pub const COMPLAIN_WAIT_MS: u64 = 1_000;
 pub const COMPLAINTS_MAX: usize = 1_000;
 /// Copy requests that a range answers at the same time; more are refused, and come again.
 pub const COPIES_ANSWERED_MAX: usize = 8;
+/// Longest wait for a learner's turn under a copy rate before its request is refused, and comes again: less than it waits
+/// for an answer (`STALL_TICKS_MAX`).
+pub const COPY_TURN_MS_MAX: u64 = 1_000;
+/// Least that a copy rate can be, so that a hundred ranges get their turn before their learners look for other sources.
+pub const COPY_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 /// How long a member that was complained about again and again stays out of its chains at first; doubles.
 pub const EJECT_MS_MIN: u64 = 10_000;
 /// The same, at most.

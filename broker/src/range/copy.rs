@@ -37,11 +37,28 @@ impl<D: Disk> Range<D> {
         self.copies_answered.set(self.copies_answered.get() + 1);
         let range = self.clone();
         self.shared.disk.spawn(async move {
-            let room = range.shared.peers.room(&from, COPY_BYTES_MAX as u64).await;
-            let outcome = range.copy(epoch, purpose, (after, until), segment).await;
+            let has_turn = purpose != CopyPurpose::Learn || range.copy_turn().await;
+            let (outcome, room) = if has_turn {
+                let room = range.shared.peers.room(&from, COPY_BYTES_MAX as u64).await;
+                (range.copy(epoch, purpose, (after, until), segment).await, room)
+            } else {
+                (Outcome::Refused { code: ErrorCode::Throttled }, Room::default())
+            };
+            if has_turn && purpose == CopyPurpose::Learn {
+                range.shared.copy_pace.answered(entries::copied_bytes(&outcome));
+            }
             range.copies_answered.set(range.copies_answered.get() - 1);
             answer(&range, outcome, room);
         });
+    }
+
+    /// Waits until a learner may be answered. False: that would take too long.
+    async fn copy_turn(&self) -> bool {
+        let wait = self.shared.copy_pace.turn(self.shared.clock.monotonic_ns());
+        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+            self.shared.disk.sleep(wait).await;
+        }
+        wait.is_some()
     }
 
     async fn copy(

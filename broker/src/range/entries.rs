@@ -4,6 +4,7 @@
 //! form. Whether it follows the log's end is the machine's to say.
 
 use minikafka_core::RangeKey;
+use minikafka_core::chain::peer::{CopyOutcome, SegmentItem};
 use minikafka_core::control::ControlEntry;
 use minikafka_core::entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
 use minikafka_core::wire::Wire;
@@ -96,6 +97,19 @@ pub(super) fn up_to(runs: Vec<SharedSlice>, up_to: LogIndex) -> (Vec<SharedSlice
 }
 
 /// Bytes of entries.
+/// Bytes that an answer to a copy request brings.
+pub(super) fn copied_bytes(outcome: &CopyOutcome<SharedSlice>) -> u64 {
+    let of_item = |item: &SegmentItem<SharedSlice>| match item {
+        SegmentItem::Entries(bytes) | SegmentItem::Snapshot { bytes, .. } => bytes.len() as u64,
+        SegmentItem::Freed(_) => 0,
+    };
+    match outcome {
+        CopyOutcome::Agreed { entries, .. } => total_bytes(entries),
+        CopyOutcome::Segment { part, .. } => part.items.iter().map(of_item).sum(),
+        CopyOutcome::Disagreed { .. } | CopyOutcome::Gone { .. } | CopyOutcome::Refused { .. } => 0,
+    }
+}
+
 pub(super) fn total_bytes(runs: &[SharedSlice]) -> u64 {
     runs.iter().map(|run| run.len() as u64).sum()
 }

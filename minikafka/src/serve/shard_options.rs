@@ -42,6 +42,10 @@ pub struct ShardOptions {
     /// What each shard reads per second to find damage on its disk before a reader does, or none.
     #[arg(long, value_name = "RATE", default_value = "4M", value_parser = quantity::rate, env = "MINIKAFKA_SCRUB_RATE")]
     scrub_rate: u64,
+    /// What each shard sends per second to replicas that are being filled, after a loss or for a move, such as 50M: clients
+    /// notice less of it, and it takes longer. It must be more than what is written meanwhile [default: as much as it can].
+    #[arg(long, value_name = "RATE", value_parser = copy_rate, env = "MINIKAFKA_COPY_RATE")]
+    copy_rate: Option<u64>,
     /// Microseconds for which an idle shard looks for more to do before it sleeps: 150 take a quarter off the latency of single
     /// records and cost processor time; not for a core that takes the disk's interrupts.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, env = "MINIKAFKA_SPIN_US",
@@ -98,11 +102,21 @@ impl ShardOptions {
             recycled_bytes_max: self.recycled_bytes_max,
             retention_check: self.retention_check,
             scrub_bytes_per_second: Some(self.scrub_rate).filter(|&rate| rate > 0),
+            copy_bytes_per_second: self.copy_rate.filter(|&rate| rate > 0),
             spin: Duration::from_micros(self.spin_us),
             metric_topics: self.metrics_topics,
             produce_quota_per_connection: self.produce_quota_per_connection.filter(|&rate| rate > 0),
             ..base
         }
+    }
+}
+
+fn copy_rate(text: &str) -> Result<u64, String> {
+    match quantity::rate(text)? {
+        rate if rate > 0 && rate < limits::COPY_BYTES_PER_SECOND_MIN => {
+            Err(format!("{text:?} is too little for replicas to get ready at all: write 1M or more, or 0 for no limit"))
+        }
+        rate => Ok(rate),
     }
 }
 
@@ -160,6 +174,9 @@ mod tests {
         let config = settings("x --durability group_fdatasync --cores 3 --spin-us 150").expect("good options");
         assert_eq!((config.durability, config.shards), (Some(Durability::GroupFdatasync), 3));
         assert_eq!(config.spin, Duration::from_micros(150));
+        let rate = |line| settings(line).map(|config| config.copy_bytes_per_second).ok();
+        assert_eq!((rate("x"), rate("x --copy-rate 0")), (Some(None), Some(None)));
+        assert_eq!((rate("x --copy-rate 50M"), rate("x --copy-rate 100K")), (Some(Some(50 << 20)), None));
         for bad in ["12M", "4M", "512M"] {
             let refused = settings(&format!("x --segment-bytes-max {bad}")).expect_err("no segment size").to_string();
             assert!(refused.contains("write 8M"), "{refused}");

@@ -22,11 +22,11 @@ use minikafka_core::wire::{
 use minikafka_core::*;
 use minikafka_storage::disk::sim::{SimDisk, SimExecutor, SimRandom};
 use minikafka_storage::disk::{Disk, Durability};
-use minikafka_storage::{Body, SharedSlice, StorageConfig};
+use minikafka_storage::{Body, SharedSlice};
 
 use crate::groups::Asked;
 use crate::invariants::MemberLog;
-use crate::plan::Retention;
+use crate::plan::{Plan, Retention};
 use crate::queue::Time;
 
 /// Memory of a shard for fetches and for batches.
@@ -227,7 +227,7 @@ impl Node {
     }
 
     /// Starts a process; its shards open in virtual time.
-    pub fn start(&mut self, now: Time, storage: &StorageConfig, retention: Option<Retention>, random: &mut SimRandom) {
+    pub fn start(&mut self, now: Time, plan: &Plan, random: &mut SimRandom) {
         assert!(self.life.is_none(), "node {} runs already", self.id);
         self.lives += 1;
         self.started_at = now;
@@ -249,7 +249,7 @@ impl Node {
                     me: ChainMember { node: self.id, shard, store: self.store, incarnation },
                     shards: self.shards,
                     owners: owners.clone(),
-                    storage: storage.clone(),
+                    storage: plan.storage.clone(),
                     budget_bytes: BUDGET_BYTES,
                     clock: clock.clone(),
                     peers: Rc::new(SimPeers { shard, outbox: outbox.clone() }),
@@ -257,10 +257,12 @@ impl Node {
             })
             .collect();
         let (opened, said) = (shards.clone(), outbox.clone());
+        let (retention, copy_rate) = (plan.retention, plan.copy_bytes_per_second);
         executor.spawn(async move {
             for setup in setups {
                 match Shard::open(setup).await {
                     Ok(shard) => {
+                        shard.set_copy_rate(copy_rate);
                         if let Some(retention) = retention {
                             shard.disk().spawn(keep_retention(shard.clone(), retention));
                         }

@@ -5,6 +5,7 @@
 
 use minikafka_core::NodeId;
 use minikafka_core::chain::controller::ControllerSettings;
+use minikafka_core::limits::COPY_BYTES_PER_SECOND_MIN;
 use minikafka_core::topic::TopicConfig;
 use minikafka_storage::StorageConfig;
 use minikafka_storage::disk::sim::SimRandom;
@@ -63,6 +64,8 @@ pub struct Plan {
     pub clocks_lie: bool,
     /// What old records are deleted by, if they are.
     pub retention: Option<Retention>,
+    /// What learners may copy from a shard in a second; none: as much as they can.
+    pub copy_bytes_per_second: Option<u64>,
 }
 
 /// What is deleted, and how often that is looked at. Partitions differ, so that live records lie between dead ones.
@@ -123,6 +126,7 @@ impl Plan {
             storage: storage(random),
             clocks_lie: random.one_in(2),
             retention: if random.one_in(2) { Some(retention(random)) } else { None },
+            copy_bytes_per_second: if random.one_in(4) { Some(COPY_BYTES_PER_SECOND_MIN) } else { None },
         }
     }
 

@@ -269,7 +269,7 @@ impl World {
             return Ok(());
         }
         let now = self.queue.now();
-        self.nodes[node].start(now, &self.plan.storage, self.plan.retention, &mut self.random);
+        self.nodes[node].start(now, &self.plan, &mut self.random);
         let life = self.nodes[node].lives;
         self.note("start", [node as u64 + 1, life.into(), 0, 0]);
         self.queue.add(now + self.random.below(limits::TICK_MS * MS), Event::NodeTick { node, life });

@@ -174,6 +174,8 @@ impl ChunkController {
             learner.report(now_ms, report);
             match report.error {
                 None | Some(ErrorCode::CatchingUp) => learner.is_opened = true,
+                // It waits for its turn, which is no fault of its source.
+                Some(ErrorCode::Throttled) => (learner.is_opened, learner.moved_ms) = (true, now_ms),
                 // Its source answers so too, when it was started again; then the learner is a learner all the same.
                 Some(ErrorCode::NotOwner) if learner.is_opened => {
                     learner.sources_tried += 1;

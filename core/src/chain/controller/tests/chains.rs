@@ -1,10 +1,12 @@
 //! Chains of several members: what must happen, one scenario for each row of the table.
 
+use std::cell::Cell;
+
 use super::*;
 use crate::chain::peer::ComplaintReason;
 use crate::coordination::BrokerRecord;
 use crate::error_code::ErrorCode;
-use crate::wire::{SealRange, SealReply, SealReport, SealRequest};
+use crate::wire::{LearnRange, LearnReply, LearnReport, SealRange, SealReply, SealReport, SealRequest};
 
 /// Three members for each range, on `nodes` nodes, with something in every log.
 fn three(nodes: usize, ranges: u32) -> World {
@@ -420,6 +422,36 @@ fn a_member_that_copies_for_long_is_not_given_up_and_one_that_stands_still_is() 
     assert!(world.is_whole());
     assert_eq!(nodes(&world, 0), [3, 1]);
     assert_eq!(active(&world, 0).epoch.0, world.chunk.ranges[0].epoch_max().0);
+}
+
+/// One that stands still is left out after a while; one whose source lets others copy first is not.
+#[test]
+fn a_learner_that_waits_for_its_turn_is_not_given_up() {
+    for (error, is_kept) in [(ErrorCode::Throttled, true), (ErrorCode::TimedOut, false)] {
+        let mut world = three(4, 1);
+        let gone = nodes(&world, 0)[2];
+        let spare = (1..=4).find(|node| !nodes(&world, 0).contains(node)).expect("one is not in the chain");
+        let BrokerRecord { store, incarnation, .. } = world.node(spare).broker.clone();
+        world.stop(gone);
+        let asked = Cell::new(0);
+        settle_with(&mut world, 60_000, |to, message| match message {
+            Message::Learn(request) if to.node == NodeId(spare) => {
+                asked.set(asked.get() + 1);
+                let report = |asked: &LearnRange| LearnReport {
+                    range: asked.range,
+                    error: Some(error),
+                    promised: Epoch(0),
+                    end: LogIndex(0),
+                    limit: Some(LogIndex(10_000)),
+                };
+                let ranges = request.ranges.iter().map(report).collect();
+                Some(Answer::Learn(LearnReply { store, incarnation, ranges }))
+            }
+            _ => None,
+        });
+        let polls = 60_000 / limits::PROGRESS_POLL_MS;
+        assert_eq!(asked.get() > polls * 9 / 10, is_kept, "{error:?}: asked {} times", asked.get());
+    }
 }
 
 /// A head that lost the other brokers, and not the controller, has the longest log, and nobody can copy it. It was chosen as
