@@ -3,11 +3,17 @@
 
 use std::io::{BufRead, BufWriter, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use minikafka_client::core::Timestamp;
-use minikafka_client::{Client, Codec, ConsumerOptions, ConsumerRecord, Producer, ProducerOptions, ProducerRecord};
+use minikafka_client::{
+    Client, Codec, ConsumerOptions, ConsumerRecord, GroupConsumerOptions, Producer, ProducerOptions, ProducerRecord,
+};
 use serde::{Deserialize, Serialize};
+
+/// How often a member of a group looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A record, bytes as hexadecimal digits.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,7 +45,10 @@ async fn run() -> Result<()> {
     match words[..] {
         ["produce", gateways, topic, codec] => produce(&connect(gateways).await?, topic, codec).await,
         ["consume", gateways, topic, count] => consume(&connect(gateways).await?, topic, count.parse()?).await,
-        _ => bail!("usage: interop produce GATEWAYS TOPIC CODEC | consume GATEWAYS TOPIC COUNT"),
+        ["group", gateways, topic, group] => share(&connect(gateways).await?, topic, group).await,
+        _ => bail!(
+            "usage: interop produce GATEWAYS TOPIC CODEC | consume GATEWAYS TOPIC COUNT | group GATEWAYS TOPIC GROUP"
+        ),
     }
 }
 
@@ -93,6 +102,23 @@ async fn consume(client: &Client, topic: &str, count: usize) -> Result<()> {
         out.write_all(b"\n")?;
     }
     Ok(out.flush()?)
+}
+
+/// Prints what comes to this member of a group, until standard input ends.
+async fn share(client: &Client, topic: &str, group: &str) -> Result<()> {
+    let options = GroupConsumerOptions {
+        session_timeout: Duration::from_secs(2),
+        commit_interval: Duration::from_millis(100),
+        ..GroupConsumerOptions::default()
+    };
+    let mut consumer = client.group_consumer(group, &[topic], options).await?;
+    let ending = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+    while !ending.is_finished() {
+        if let Some(record) = consumer.next_within(LOOK).await? {
+            println!("{}", serde_json::to_string(&line_of(&record))?);
+        }
+    }
+    Ok(consumer.close().await?)
 }
 
 fn line_of(record: &ConsumerRecord) -> Line {
