@@ -1,10 +1,13 @@
-//! The queue and groups over HTTP, as curl asks for them, on a `minikafka dev` of their own.
+//! The queue and groups over HTTP, as curl asks for them, on a `minikafka dev` of their own, and at two gateways of a cluster.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use minikafka_core::limits;
+use minikafka_tests::cluster::{Cluster, ClusterSetup, Member};
 use minikafka_tests::process::{self, Node, NodeSetup};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -21,8 +24,20 @@ const WORLD: &str = "d29ybGQ=";
 struct Place {
     _directory: TempDir,
     setup: NodeSetup,
-    address: String,
+    gateway: Gateway,
     node: Option<Node>,
+}
+
+/// The HTTP port of a gateway.
+struct Gateway {
+    address: String,
+}
+
+impl Deref for Place {
+    type Target = Gateway;
+    fn deref(&self) -> &Gateway {
+        &self.gateway
+    }
 }
 
 /// Status and body; null: it has none.
@@ -35,9 +50,11 @@ impl Place {
         let address = format!("127.0.0.1:{}", process::free_ports(1).expect("a free port"));
         setup.more.extend(["--http".to_owned(), address.clone()]);
         let node = Some(setup.start().expect("a node starts"));
-        Self { _directory: directory, setup, address, node }
+        Self { _directory: directory, setup, gateway: Gateway { address }, node }
     }
+}
 
+impl Gateway {
     fn ask(&self, method: &str, path: &str, more: &str, body: &str) -> Answer {
         let mut stream = TcpStream::connect(&self.address).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
@@ -90,6 +107,14 @@ impl Place {
             std::thread::sleep(LOOK);
         }
     }
+}
+
+/// Where a record is: partition and offset.
+type At = (u64, u64);
+
+fn at_of(record: &Value) -> At {
+    let number = |name: &str| record[name].as_u64().unwrap_or_else(|| panic!("no {name} in {record}"));
+    (number("partition"), number("offset"))
 }
 
 /// Its status, and the word for what is wrong.
@@ -155,6 +180,48 @@ fn a_gateway_that_ends_leaves_the_group_and_gives_back_what_is_out() {
     assert_eq!((status, &group["members"]), (200, &json!([])), "{group}");
     let again = place.lease("10m");
     assert_eq!((&again["value"], &again["offset"]), (&json!(HELLO), &leased["offset"]));
+}
+
+/// Each record goes to one of those who pull, at whichever gateway; what a gateway that is killed had out comes again at
+/// another one.
+#[test]
+fn gateways_share_the_queue_and_one_takes_over_from_another() {
+    let directory = process::directory().expect("a directory beside the build");
+    let setup = ClusterSetup::new(directory.path()).expect("a binary");
+    let mut cluster = Cluster::up(&setup).expect("a cluster starts");
+    let gateways: Vec<Gateway> = cluster.http().into_iter().map(|address| Gateway { address }).collect();
+    let keys = ["YQ==", "Yg==", "Yw==", "ZA==", "ZQ==", "Zg==", "Zw==", "aA=="];
+    let push = |turn: usize| {
+        keys.iter().enumerate().map(|(at, key)| at_of(&gateways[(at + turn) % 2].push(Some(key), HELLO))).collect()
+    };
+    let first: BTreeSet<At> = push(0);
+    let mut pulled = Vec::new();
+    let begun = Instant::now();
+    for gateway in gateways.iter().cycle() {
+        if let (200, record) = gateway.get("/pull?wait=500ms") {
+            pulled.push(at_of(&record));
+        }
+        if pulled.len() == first.len() {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{pulled:?} of {first:?}");
+    }
+    assert_eq!(pulled.iter().copied().collect::<BTreeSet<_>>(), first, "each to one of them");
+    let second: BTreeSet<At> = push(1);
+    let mut out = BTreeSet::new();
+    while let (200, record) = gateways[0].ask("POST", "/pull?wait=5s&lease=10m", "", "") {
+        out.insert(at_of(&record));
+    }
+    assert!(!out.is_empty(), "the first gateway has something out");
+    cluster.kill(Member::Gateway(1)).expect("it runs");
+    let mut again = BTreeSet::new();
+    while again != second {
+        if let (200, record) = gateways[1].get("/pull?wait=5s") {
+            again.insert(at_of(&record));
+        }
+        assert!(begun.elapsed() < 2 * PATIENCE, "{again:?} of {second:?}, of which {out:?} were out");
+    }
+    cluster.down().expect("an orderly end");
 }
 
 #[test]
