@@ -30,6 +30,8 @@ struct Arguments {
     bytes: u64,
     partitions: u32,
     at_once: u32,
+    /// The brokers' `--copy-rate`.
+    copy_rate: Option<String>,
     directory: PathBuf,
 }
 
@@ -43,7 +45,8 @@ struct Bench {
 fn main() -> Result<()> {
     let arguments = Arguments::parse()?;
     let directory = tempfile::tempdir_in(&arguments.directory)?;
-    let setup = ClusterSetup { broker_options: Vec::new(), ..ClusterSetup::new(directory.path())? };
+    let copy_rate = arguments.copy_rate.iter().flat_map(|rate| ["--copy-rate".to_owned(), rate.clone()]);
+    let setup = ClusterSetup { broker_options: copy_rate.collect(), ..ClusterSetup::new(directory.path())? };
     let cluster = Cluster::up(&setup)?;
     fill(&cluster, &arguments)?;
     let runtime = Runtime::new()?;
@@ -181,7 +184,7 @@ fn received(cluster: &Cluster, broker: u8) -> Result<u64> {
 impl Arguments {
     fn parse() -> Result<Self> {
         let directory = process::build_directory()?;
-        let mut this = Self { bytes: 4 << 30, partitions: 64, at_once: 16, directory };
+        let mut this = Self { bytes: 4 << 30, partitions: 64, at_once: 16, copy_rate: None, directory };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
             let value = arguments.next().with_context(|| format!("{name} needs a value"))?;
@@ -189,8 +192,9 @@ impl Arguments {
                 "--bytes" => this.bytes = value.parse()?,
                 "--partitions" => this.partitions = value.parse()?,
                 "--at-once" => this.at_once = value.parse()?,
+                "--copy-rate" => this.copy_rate = Some(value),
                 "--directory" => this.directory = value.into(),
-                _ => bail!("{name} is not known; there are --bytes, --partitions, --at-once, --directory"),
+                _ => bail!("{name} is not known; there are --bytes, --partitions, --at-once, --copy-rate, --directory"),
             }
         }
         Ok(this)
