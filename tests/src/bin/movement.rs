@@ -16,6 +16,7 @@ use minikafka_tests::cluster::{Cluster, ClusterSetup, Member};
 use minikafka_tests::failover::{Probes, REPLICATION, TOPIC};
 use minikafka_tests::in_process::LOOK;
 use minikafka_tests::process;
+use serde_json::Value;
 use tokio::runtime::Runtime;
 
 const PROBES: u32 = 16;
@@ -92,7 +93,7 @@ impl Bench {
     fn grow(&mut self, arguments: &Arguments) -> Result<()> {
         let new = self.cluster.add()?;
         let at_once = arguments.at_once.to_string();
-        let plan = self.cluster.operate(&["plan", "rebalance", "--at-once", &at_once])?;
+        let plan = self.plan_with(new, &at_once)?;
         let planned = plan["bytes"].as_u64().context("a plan tells bytes")?;
         let moves = plan["moves"].as_array().map_or(0, Vec::len);
         self.probes.take_gaps();
@@ -106,6 +107,21 @@ impl Bench {
         );
         self.tell_gaps("while ranges move");
         Ok(())
+    }
+
+    /// How everything gets its share, once the gateways know of the new node; before that, they plan for the others.
+    fn plan_with(&self, new: u8, at_once: &str) -> Result<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let plan = self.cluster.operate(&["plan", "rebalance", "--at-once", at_once])?;
+            let is_in = |wanted: &Value| wanted["to"].as_array().is_some_and(|to| to.contains(&Value::from(new)));
+            if plan["moves"].as_array().is_some_and(|moves| moves.iter().any(is_in)) {
+                ensure!(plan["unknown_sizes"] == 0, "members did not tell how much they hold: {plan}");
+                return Ok(plan);
+            }
+            ensure!(Instant::now() < deadline, "no plan has node {new} in {PATIENCE:?}");
+            std::thread::sleep(LOOK);
+        }
     }
 
     fn tell_probes(&self, when: &str, happens: impl FnOnce()) {
