@@ -40,15 +40,27 @@ pub(super) struct Mending {
     busy: Cell<bool>,
     /// How often it was tried to mend the log in use.
     passes: Cell<u64>,
-    /// What was left the last time is not in entries, so nobody can make up for it.
-    beyond: Cell<bool>,
-    /// Everybody said for good that he has nothing of what was left the last time.
-    in_vain: Cell<bool>,
+    /// What the last pass left, in the chain of now.
+    left: Cell<Left>,
     /// Before the log in use is looked at again.
     rest_ticks: Cell<u32>,
     last_copy: Cell<u64>,
     asked: RefCell<Option<Asked>>,
     changed: Notify,
+}
+
+/// What a pass over the log in use could not mend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Left {
+    /// Nothing that is known.
+    #[default]
+    Nothing,
+    /// Something that a later pass may mend: it is not sealed yet, or somebody did not answer.
+    ForLater,
+    /// What everybody said for good that he has nothing of.
+    NobodyHas,
+    /// What is in no entries, so that nobody can make up for it.
+    NotInEntries,
 }
 
 /// A request that waits for its answer; nothing: the member was lost.
@@ -58,12 +70,38 @@ struct Asked {
     sender: oneshot::Sender<Option<Outcome>>,
 }
 
+impl Left {
+    /// With something else that is left: the more hopeful of both.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nothing, left) | (left, Self::Nothing) => left,
+            (Self::ForLater, _) | (_, Self::ForLater) => Self::ForLater,
+            (Self::NobodyHas, _) | (_, Self::NobodyHas) => Self::NobodyHas,
+            (Self::NotInEntries, Self::NotInEntries) => Self::NotInEntries,
+        }
+    }
+
+    fn is_hopeful(self) -> bool {
+        matches!(self, Self::Nothing | Self::ForLater)
+    }
+
+    /// Before the next look. Who is alone asks nobody but its own disk, which may read again what it once could not.
+    fn rest_ticks(self, is_alone: bool) -> u32 {
+        match self {
+            Self::Nothing => MEND_PAUSE_TICKS,
+            Self::NobodyHas if is_alone => MEND_HOPELESS_TICKS,
+            Self::ForLater | Self::NobodyHas => MEND_RETRY_TICKS,
+            Self::NotInEntries => MEND_HOPELESS_TICKS,
+        }
+    }
+}
+
 impl Mending {
     /// The range acts in this chain.
     pub fn set_members(&self, members: Vec<ChainMember>) {
         *self.members.borrow_mut() = members;
         self.rest_ticks.set(0);
-        self.in_vain.set(false);
+        self.left.set(Left::Nothing);
     }
 
     /// An answer that only mending waits for; given back when it is not.
@@ -212,12 +250,12 @@ impl<D: Disk> Range<D> {
         self.mending.busy.set(true);
         let range = self.clone();
         self.shared.disk.spawn(async move {
-            let is_done = range.mend_in_use().await;
-            range.mending.rest_ticks.set(match (is_done, range.mending.beyond.get()) {
-                (true, _) => MEND_PAUSE_TICKS,
-                (false, false) => MEND_RETRY_TICKS,
-                (false, true) => MEND_HOPELESS_TICKS,
-            });
+            let members = range.mending.members.borrow().clone();
+            let left = range.mend_in_use(&members).await;
+            if *range.mending.members.borrow() == members {
+                range.mending.left.set(left);
+                range.mending.rest_ticks.set(left.rest_ticks(members.len() < 2));
+            }
             range.mending.busy.set(false);
             range.mending.passes.set(range.mending.passes.get() + 1);
             range.mending.changed.notify_all();
@@ -226,47 +264,45 @@ impl<D: Disk> Range<D> {
 
     /// Whether the log in use could be mended now, were it damaged.
     fn is_mendable(&self) -> bool {
-        let is_alone = self.mending.members.borrow().len() < 2;
-        !is_alone && !self.mending.busy.get() && self.replica.borrow().acts() && self.log.loss().is_none()
+        !self.mending.busy.get() && self.replica.borrow().acts() && self.log.loss().is_none()
     }
 
-    /// Mends what is sealed, and rolls what is not; whether all that could be done is.
-    async fn mend_in_use(self: &Rc<Self>) -> bool {
-        let members = self.mending.members.borrow().clone();
-        let others = self.others(&members);
-        let (mut after, mut must_roll, mut is_done, mut is_beyond) = (LogIndex(0), false, true, true);
-        let mut has_unsealed = false;
+    /// Mends what is sealed, and rolls what is not.
+    async fn mend_in_use(self: &Rc<Self>, members: &[ChainMember]) -> Left {
+        let others = self.others(members);
+        let (mut after, mut must_roll, mut left) = (LogIndex(0), false, Left::Nothing);
         while let Some(stretch) = self.log.damaged_stretch(after).filter(|_| self.replica.borrow().acts()) {
             after = stretch.end.index;
             if !stretch.is_sealed {
                 must_roll |= stretch.end == self.log.end();
-                (is_done, is_beyond, has_unsealed) = (false, false, true);
+                left = left.and(Left::ForLater);
             } else if let Err(error) = self.log.mend(&stretch, &others, &mut StateVisitor::default()).await {
                 self.not_mended(&stretch, &error, &others);
-                is_beyond &= matches!(error, MendError::Beyond(_));
-                is_done = false;
+                left = left.and(match error {
+                    MendError::Beyond(_) => Left::NotInEntries,
+                    _ if others.may_help_later.get() => Left::ForLater,
+                    _ => Left::NobodyHas,
+                });
             } else {
                 self.count_mended(&stretch);
             }
         }
-        self.mending.beyond.set(is_beyond && !is_done);
-        self.mending.in_vain.set(!is_done && !has_unsealed && !others.may_help_later.get());
         if must_roll && self.replica.borrow().acts() && self.log.check_append().is_ok() {
             self.roll();
             // It may be sealed at once, when nobody writes.
             self.log.set_committed(self.readable_index());
         }
-        is_done
+        left
     }
 
     /// Whether all that is still damaged is lost for good here, because no entries would do.
     pub fn is_beyond_mending(&self) -> bool {
-        self.mending.beyond.get()
+        self.mending.left.get() == Left::NotInEntries
     }
 
     /// Whether damage that was met may be gone soon: it is being mended or will be, and that was not in vain before.
     pub fn may_be_mended(&self) -> bool {
-        let is_hopeful = !self.mending.in_vain.get() && self.is_mendable();
+        let is_hopeful = self.mending.left.get().is_hopeful() && self.is_mendable();
         self.mending.busy.get() || is_hopeful && self.log.damaged_stretch(LogIndex(0)).is_some()
     }
 

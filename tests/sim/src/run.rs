@@ -151,12 +151,9 @@ impl World {
         }
     }
 
-    /// What the logs of chains' members still lack. Who is alone has nobody to be mended from, and keeps what it noted until
-    /// it is started again, also where its disk reads once more (seed 12010069).
+    /// What the logs of chains' members still lack.
     fn unmended(&self) -> Option<String> {
-        let members = self.members();
-        let has_others = |range| members.iter().filter(|(other, _)| *other == range).count() > 1;
-        members.iter().copied().filter(|(range, _)| has_others(*range)).find_map(|(range, node)| {
+        self.members().into_iter().find_map(|(range, node)| {
             let life = self.nodes[node].life.as_ref()?;
             if life.scrubs_left.get() > 0 {
                 return Some(format!("node {} is read", node + 1));

@@ -59,6 +59,11 @@ async fn read_skipping(life: &Life) -> (Vec<(Offset, Vec<u8>)>, Vec<(u64, Option
             offset = resume;
             continue;
         }
+        if answer.error == Some(ErrorCode::CatchingUp) {
+            // It is looked at again first.
+            pass_ticks(life, 1).await;
+            continue;
+        }
         assert_eq!(answer.error, None);
         let bytes: Vec<u8> = fetched.entries.iter().flat_map(|slice| slice.to_vec()).collect();
         if bytes.is_empty() {
@@ -90,6 +95,14 @@ async fn produce_one(life: &Life, sequence: i32) -> Option<ErrorCode> {
         life.shard.disk().sleep(Duration::from_millis(1)).await;
     }
     codes(&answers)[0]
+}
+
+/// Time passes, with what a shard does at each tick.
+async fn pass_ticks(life: &Life, ticks: u32) {
+    for _ in 0..ticks {
+        life.shard.tick();
+        life.shard.disk().sleep(Duration::from_millis(limits::TICK_MS)).await;
+    }
 }
 
 fn on_a_disk(seed: u64, test: impl AsyncFnOnce(SimDisk) + 'static) {
@@ -182,6 +195,36 @@ fn after_a_clean_stop_damage_above_the_newest_footer_costs_its_entries_only() {
                 assert_eq!(produce_one(&life, written).await, None, "entry {index}, restart {restart}");
                 life.shard.close().await.expect("closes");
             }
+        });
+    }
+}
+
+/// Nobody else has the range, so only its own disk can make up for what it did not read.
+#[test]
+fn who_is_alone_looks_again_at_what_its_disk_could_not_read() {
+    for index in [20, 219] {
+        on_a_disk(8, async move |disk| {
+            write_and_close(&disk, 220).await;
+            let (path, position) = flush_of(&disk, index);
+            disk.spoil(&path, position);
+            let life = Life::begin(disk.clone(), 2, 2).await;
+            let lost = index as i32 - 2;
+            assert_eq!(read_skipping(&life).await.0, all_but(220, lost..lost + 1), "everything else is served");
+            // The active segment is rolled first, and then there is nobody to ask.
+            pass_ticks(&life, 100).await;
+            let (values, skipped) = read_skipping(&life).await;
+            assert_eq!(
+                skipped,
+                [(lost as u64, Some(lost as u64 + 1))],
+                "it was looked for in vain, and is called lost"
+            );
+            assert_eq!(values, all_but(220, lost..lost + 1));
+            disk.unspoil(&path, position);
+            assert!(life.range().log().has_damage(), "it is not looked at all the time");
+            pass_ticks(&life, limits::MEND_HOPELESS_TICKS).await;
+            assert!(!life.range().log().has_damage(), "{:?}", life.range().log().damage());
+            assert_eq!(read_skipping(&life).await, (all_but(220, 0..0), Vec::new()));
+            assert_eq!(produce_one(&life, 220).await, None);
         });
     }
 }
