@@ -29,13 +29,15 @@ impl<D: Disk> Shard<D> {
             let started = Instant::now();
             for range in self.ranges() {
                 let mut from = LogIndex(0);
+                let mut read_at = Instant::now();
                 while !stopping.get()
                     && let Some((next, bytes)) = range.scrub_some(from, SCRUB_READ_BYTES).await
                 {
                     from = next;
                     self.metrics.scrubbed_bytes.add(bytes);
-                    let took = bytes.max(READ_BYTES_MIN) as f64 / bytes_per_second as f64;
-                    self.rest_from_scrubbing(Duration::from_secs_f64(took), &stopping).await;
+                    let takes = Duration::from_secs_f64(bytes.max(READ_BYTES_MIN) as f64 / bytes_per_second as f64);
+                    self.rest_from_scrubbing(takes.saturating_sub(read_at.elapsed()), &stopping).await;
+                    read_at = Instant::now();
                 }
             }
             self.rest_from_scrubbing(ROUND_MIN.saturating_sub(started.elapsed()), &stopping).await;

@@ -74,6 +74,13 @@ pub fn spoil(data: &Path, share: Share, flips: usize, random: &mut impl Rng) -> 
     Ok(damage)
 }
 
+/// What the logs of ranges below a data directory take.
+pub fn log_bytes(data: &Path) -> Result<u64> {
+    // One that was freed or mended meanwhile has another name.
+    let sizes = logs(data)?.into_values().flatten().filter_map(|path| Some(fs::metadata(path).ok()?.len()));
+    Ok(sizes.sum())
+}
+
 /// Segment files below a directory, oldest first, by the directory of their range.
 fn logs(directory: &Path) -> Result<BTreeMap<PathBuf, Vec<PathBuf>>> {
     let mut found: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();

@@ -32,8 +32,8 @@ const REPLICATION: u16 = 3;
 const PARTITIONS: u32 = 6;
 /// Records that clients must get done to count as at work.
 const AT_WORK_RECORDS: u64 = 200;
-/// Fast enough for rot to be met within [`PATIENCE`].
-const SCRUB_RATE: &str = "32M";
+/// Much more than by default: rot is waited for.
+const SCRUB_BYTES_PER_SECOND: u64 = 32 << 20;
 const TOPIC: &str = "chaos";
 /// The decisions of scenarios, apart from those of the load.
 const SEED_PART: u64 = u64::MAX;
@@ -79,7 +79,7 @@ impl World {
         let began = Instant::now();
         let brokers = scenario.brokers;
         let mut setup = ClusterSetup { brokers, session_timeout: SESSION_TIMEOUT, ..ClusterSetup::new(directory)? };
-        setup.broker_options.extend(["--scrub-rate", SCRUB_RATE].map(String::from));
+        setup.broker_options.extend(["--scrub-rate".to_owned(), SCRUB_BYTES_PER_SECOND.to_string()]);
         let cluster = Cluster::up(&setup)?;
         let runtime = Runtime::new()?;
         let load_setup = LoadSetup {

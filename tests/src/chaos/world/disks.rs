@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use minikafka_client::core::limits::DISK_RESERVE_BYTES_DEFAULT;
 
-use super::{World, list};
+use super::{PATIENCE, SCRUB_BYTES_PER_SECOND, World, list};
 use crate::cluster::Member;
 use crate::rot::{self, Share};
 
@@ -39,7 +40,8 @@ impl World {
         let count = left.len();
         while !left.is_empty() {
             let before = left.len();
-            let waited = self.wait("more of what rotted is mended", |_| {
+            let patience = PATIENCE + self.scrub_round()?;
+            let waited = self.wait_within(patience, "more of what rotted is mended", |_| {
                 left.retain(|path| path.exists());
                 Ok(left.len() < before)
             });
@@ -47,6 +49,15 @@ impl World {
         }
         self.say(&format!("{count} damaged files are replaced"));
         Ok(())
+    }
+
+    /// How long a broker needs to read all that it has: what rotted is met within that. Half the rate that it may read with is
+    /// reckoned, because it yields to clients.
+    fn scrub_round(&self) -> Result<Duration> {
+        let bytes =
+            self.cluster.brokers().into_iter().map(|broker| rot::log_bytes(&self.cluster.data_directory(broker)));
+        let most = bytes.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or_default();
+        Ok(Duration::from_secs(most / (SCRUB_BYTES_PER_SECOND / 2)))
     }
 
     /// What a broker and its disk exchange is bounded.
