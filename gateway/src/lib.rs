@@ -3,6 +3,7 @@
 //! It decides nothing by itself: chains are decided by `core::chain::controller`, which it interprets against the
 //! coordinator and the shard ports; topics by their buckets in the coordinator. It keeps no state of its own.
 //!
+//! - `accept`: connections, a bounded number at a time, for both ports.
 //! - `server`: the native port; `resolve` and `topics` answer.
 //! - `http`: the HTTP port, in the shapes of [`admin`].
 //! - `data`: this gateway as a client of its own cluster: groups and the queue over HTTP.
@@ -11,6 +12,7 @@
 //! - `operations`: what operators want done with ranges, planned and written down.
 //! - `election`, then `controller`: chains, topics and operations, while this gateway is elected.
 
+mod accept;
 pub mod admin;
 mod backoff;
 pub mod cluster;

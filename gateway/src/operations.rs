@@ -50,13 +50,20 @@ pub(crate) enum OperationError {
     Coordinator(#[from] CoordinationError),
 }
 
+/// The map with the brokers that are registered now: a node that has just been started counts, whether or not a watch has
+/// told of it yet.
+pub(crate) async fn map_to_plan(shared: &Shared) -> Result<ClusterMap, CoordinationError> {
+    let brokers = keeper::brokers(&shared.client).await?;
+    Ok(ClusterMap { brokers, ..(*shared.map.current()).clone() })
+}
+
 /// Plans an operation and writes it down; from then on it is carried out, whoever is the controller.
 pub(crate) async fn begin(shared: &Shared, request: &PlanRequest) -> Result<OperationRecord, OperationError> {
     // One at a time, so that no two plans are made for the same ranges.
     let _alone = shared.beginning.lock().await;
     keeper::read(&shared.client, &shared.map, path::OPERATIONS).await?;
     loop {
-        let map = shared.map.current();
+        let map = map_to_plan(shared).await?;
         let Plan { task, at_once, moves } = plan::plan(&map, request)?;
         make_room(shared, &map).await?;
         let last = map.operations.keys().next_back().copied().unwrap_or_default();

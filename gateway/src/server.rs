@@ -1,4 +1,4 @@
-//! The native port: accepting, and what was counted.
+//! The native port, and what was counted on it.
 
 mod connection;
 mod frames;
@@ -8,16 +8,11 @@ pub(crate) use requests::Refusal;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
+use crate::accept::serve_each;
 use crate::gateway::Shared;
-
-/// After a failed accept (no file handles left), this much air for others to finish.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Counts of the native port; only ever grow.
 #[derive(Debug, Default)]
@@ -61,32 +56,16 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Accepts connections until dropped, and ends them then.
+/// Serves the port until dropped.
 pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
-    let room = Arc::new(Semaphore::new(shared.config.connections_max as usize));
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
-            Some(_) = connections.join_next() => continue,
-        };
-        let Ok(place) = room.clone().try_acquire_owned() else {
-            count(&shared.counters.refused);
-            tracing::warn!(%peer, limit = shared.config.connections_max, "too many connections; this one is closed");
-            continue;
-        };
+    let limit = shared.config.connections_max;
+    let refused = |peer| {
+        count(&shared.counters.refused);
+        tracing::warn!(%peer, limit, "too many connections; this one is closed");
+    };
+    let serve = |stream, peer| {
         count(&shared.counters.connections);
-        let shared = shared.clone();
-        connections.spawn(async move {
-            connection::run(shared, stream, peer).await;
-            drop(place);
-        });
-    }
+        connection::run(shared.clone(), stream, peer)
+    };
+    serve_each(listener, limit, refused, serve).await;
 }

@@ -29,7 +29,7 @@ pub(super) async fn plan(
 ) -> Result<Json<PlanStatus>, HttpError> {
     let Json(request) = request?;
     require_controller(&shared, &uri)?;
-    let Plan { task, at_once, moves } = plan::plan(&shared.map.current(), &request)?;
+    let Plan { task, at_once, moves } = plan::plan(&operations::map_to_plan(&shared).await?, &request)?;
     let sizes = sizes::of_moves(&shared, &moves).await;
     let moves: Vec<PlannedMove> = moves
         .into_iter()

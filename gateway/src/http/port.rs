@@ -1,51 +1,29 @@
 //! A port with HTTP on it, bounded in everything that a stranger could make it hold: connections in number, heads and
 //! connections in time. What is answered is the router's.
 
-use std::time::Duration;
-
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use minikafka_core::limits;
-use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::accept::serve_each;
 use crate::config::Deadlines;
-
-/// After a failed accept (no file handles left), this much air for others to finish.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the port until dropped.
 pub async fn serve_http(router: Router, listener: TcpListener, deadlines: Deadlines) {
-    let room = Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS_MAX as usize));
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept an HTTP connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
-            Some(_) = connections.join_next() => continue,
-        };
-        let Ok(place) = room.clone().try_acquire_owned() else {
-            tracing::warn!(%peer, limit = limits::HTTP_CONNECTIONS_MAX, "too many HTTP connections; this one is closed");
-            continue;
-        };
+    let limit = limits::HTTP_CONNECTIONS_MAX;
+    let refused = |peer| tracing::warn!(%peer, limit, "too many HTTP connections; this one is closed");
+    let serve = |stream, peer| {
         let router = router.clone();
-        connections.spawn(async move {
+        async move {
             if let Err(error) = serve_connection(router, stream, deadlines).await {
                 tracing::debug!(%peer, %error, "an HTTP connection ended");
             }
-            drop(place);
-        });
-    }
+        }
+    };
+    serve_each(listener, limit, refused, serve).await;
 }
 
 async fn serve_connection(router: Router, stream: TcpStream, deadlines: Deadlines) -> hyper::Result<()> {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use minikafka_coordinator::CoordinatorClient;
-use minikafka_core::OperationId;
 use minikafka_core::coordination::{BrokerRecord, CoordinationError, CoordinatorEvent, path};
+use minikafka_core::{NodeId, OperationId};
 
 use super::MapStore;
 use crate::backoff::Backoff;
@@ -57,7 +57,10 @@ fn paths_to_read(events: Vec<CoordinatorEvent>, prefix: &str) -> Vec<String> {
 pub(crate) async fn read(client: &CoordinatorClient, map: &MapStore, changed: &str) -> Result<(), CoordinationError> {
     let names: Vec<&str> = changed.split('/').skip(1).collect();
     match names[..] {
-        ["brokers", ..] => read_brokers(client, map).await,
+        ["brokers", ..] => {
+            map.set_brokers(brokers(client).await?);
+            Ok(())
+        }
         ["rings"] => {
             for replication in client.children(path::RINGS).await? {
                 read_ring(client, map, &replication).await?;
@@ -89,7 +92,8 @@ pub(crate) async fn read(client: &CoordinatorClient, map: &MapStore, changed: &s
     }
 }
 
-async fn read_brokers(client: &CoordinatorClient, map: &MapStore) -> Result<(), CoordinationError> {
+/// The brokers that are registered now.
+pub(crate) async fn brokers(client: &CoordinatorClient) -> Result<BTreeMap<NodeId, BrokerRecord>, CoordinationError> {
     let mut brokers = BTreeMap::new();
     for name in client.children(path::BROKERS).await? {
         let read = client.read::<BrokerRecord>(&format!("{}/{name}", path::BROKERS)).await;
@@ -97,8 +101,7 @@ async fn read_brokers(client: &CoordinatorClient, map: &MapStore) -> Result<(), 
             brokers.insert(broker.node, broker);
         }
     }
-    map.set_brokers(brokers);
-    Ok(())
+    Ok(brokers)
 }
 
 async fn read_ring(client: &CoordinatorClient, map: &MapStore, replication: &str) -> Result<(), CoordinationError> {
