@@ -125,6 +125,9 @@ pub struct Limits {
     pub durable_write: Option<Limit>,
     /// Aligned sequential reads of 1 MiB.
     pub sequential_read: Option<Limit>,
+    /// Reads of 1 MiB, and durable writes of the same at the same time: what a replica is filled with where source and
+    /// replica share a disk.
+    pub disk_copy: Option<Limit>,
     /// One durable write of 4 KiB.
     pub small_write: Option<Limit>,
     /// Receiving from the loopback and checksumming, on one core.
@@ -195,6 +198,7 @@ impl LimitMeter {
             rounds: 0,
             durable_write: of_disk("durable sequential write", Unit::BytesPerSecond),
             sequential_read: of_disk("aligned sequential read", Unit::BytesPerSecond),
+            disk_copy: of_disk("copying within the disk, durably", Unit::BytesPerSecond),
             small_write: of_disk("one durable 4 KiB write", Unit::Microseconds),
             receive: Limit::new("loopback receive with CRC-32C on one core", Unit::BytesPerSecond),
             round_trip: Limit::new("one round trip over the loopback", Unit::Microseconds),
@@ -214,6 +218,7 @@ impl LimitMeter {
                 |limit: &mut Option<Limit>, figures| limit.iter_mut().for_each(|limit| limit.add(Vec::clone(&figures)));
             into(&mut limits.durable_write, round.writes);
             into(&mut limits.sequential_read, round.reads);
+            into(&mut limits.disk_copy, round.copies);
             into(&mut limits.small_write, round.small_writes);
         }
         self.limits.receive.add(receive::round(broker_cpu, load_cpu, extent.receive_bytes)?);
@@ -229,6 +234,11 @@ impl LimitMeter {
 }
 
 impl Limits {
+    /// Those of the disk, as far as they were measured.
+    pub fn of_disk(&self) -> impl Iterator<Item = &Limit> {
+        [&self.durable_write, &self.sequential_read, &self.disk_copy, &self.small_write].into_iter().flatten()
+    }
+
     /// Bytes a second that a producer cannot exceed, and which limit that is.
     pub fn producing(&self) -> (f64, &'static str) {
         let receive = (self.receive.figure(), self.receive.name);
@@ -291,9 +301,10 @@ pub(crate) mod tests {
         let limits = meter.limits().clone();
         drop(meter);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the files are removed");
-        let Limits { durable_write, sequential_read, small_write, receive, round_trip, .. } = &limits;
-        let disk = [durable_write, sequential_read, small_write].map(|limit| limit.as_ref().unwrap());
-        for (limit, shapes) in disk.into_iter().chain([receive, round_trip]).zip([16, 4, 4, 6, 1]) {
+        let Limits { receive, round_trip, .. } = &limits;
+        let all: Vec<_> = limits.of_disk().chain([receive, round_trip]).collect();
+        assert_eq!(all.len(), 6);
+        for (limit, shapes) in all.into_iter().zip([16, 4, 4, 4, 6, 1]) {
             assert_eq!(limit.shapes.len(), shapes, "{limit:?}");
             assert!(limit.shapes.iter().all(|shape| shape.runs.len() == 2 && shape.median > 0.0), "{limit:?}");
         }

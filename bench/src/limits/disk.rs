@@ -19,6 +19,8 @@ use crate::workload::noise;
 const IO_BYTES: usize = 1 << 20;
 /// How many of them in flight.
 const DEPTHS: [usize; 4] = [1, 2, 4, 8];
+/// The same, of copies: each is a read or a write at a time.
+const COPY_DEPTHS: [usize; 2] = [8, 16];
 /// Both ways of making writes durable.
 const DURABILITIES: [(Durability, &str); 2] =
     [(Durability::GroupFdatasync, "fdatasync"), (Durability::Dsync, "O_DSYNC")];
@@ -28,6 +30,7 @@ const DURABILITIES: [(Durability, &str); 2] =
 pub(super) struct DiskRound {
     pub writes: Vec<(String, f64)>,
     pub reads: Vec<(String, f64)>,
+    pub copies: Vec<(String, f64)>,
     pub small_writes: Vec<(String, f64)>,
 }
 
@@ -93,6 +96,13 @@ impl DiskMeter {
                 self.with_file(Durability::GroupFdatasync, false, async |_, file| self.read(file, depth).await).await?;
             round.reads.push((format!("depth {depth}"), read));
         }
+        for depth in COPY_DEPTHS {
+            for (durability, how) in DURABILITIES {
+                let figure =
+                    self.with_file(durability, true, async |disk, file| self.copy(disk, file, depth).await).await?;
+                round.copies.push((format!("into fallocated, {how}, depth {depth}"), figure));
+            }
+        }
         for (durability, how) in DURABILITIES {
             for fresh in [true, false] {
                 let figure = self.with_file(durability, fresh, async |disk, file| self.small(disk, file).await).await?;
@@ -143,6 +153,19 @@ impl DiskMeter {
     async fn read(&self, file: &DmaDiskFile, depth: usize) -> io::Result<f64> {
         let read = async |file: DmaDiskFile, at: u64| file.read_at(at, IO_BYTES).await.map(|_| ());
         self.sequential(file, depth, read).await
+    }
+
+    /// Bytes a second of reads from the file that was written before, each followed by a durable write to another one.
+    async fn copy(&self, disk: &DmaDisk, to: &DmaDiskFile, depth: usize) -> io::Result<f64> {
+        let from = disk.open(&self.written).await?;
+        let buffer = filled(disk, IO_BYTES);
+        let copy = async |to: DmaDiskFile, at: u64| {
+            from.read_at(at, IO_BYTES).await?;
+            to.write_durable(buffer.clone(), at).await
+        };
+        let figure = self.sequential(to, depth, copy).await;
+        from.close().await?;
+        figure
     }
 
     async fn sequential(

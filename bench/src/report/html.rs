@@ -156,8 +156,7 @@ pub(super) fn limits(limits: &Limits) -> String {
     if let Some(device) = &limits.device {
         body.push_str(&format!("<p>{}</p>", escaped(&device_line(device))));
     }
-    let disk = [&limits.durable_write, &limits.sequential_read, &limits.small_write].into_iter().flatten();
-    let rows: String = disk.chain([&limits.receive, &limits.round_trip]).map(limit_rows).collect();
+    let rows: String = limits.of_disk().chain([&limits.receive, &limits.round_trip]).map(limit_rows).collect();
     body + &format!("<table><tr><th>limit</th><th>shape</th><th>median</th><th>runs</th></tr>{rows}</table>")
 }
 

@@ -66,8 +66,7 @@ fn limits(report: &SuiteReport) -> String {
         page.push_str(&format!("{}.\n\n", device_line(device)));
     }
     page.push_str("| limit | shape | median | least .. most |\n|---|---|---|---|\n");
-    let disk = [&limits.durable_write, &limits.sequential_read, &limits.small_write].into_iter().flatten();
-    for limit in disk.chain([&limits.receive, &limits.round_trip]) {
+    for limit in limits.of_disk().chain([&limits.receive, &limits.round_trip]) {
         let best = limit.best().map(|shape| shape.name.as_str());
         limit
             .shapes

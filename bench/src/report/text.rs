@@ -136,8 +136,7 @@ fn failures(driver: &DriverNotes, unanswered: u64) -> String {
 /// Every limit with its best shape; the others are in the JSON and HTML.
 pub(super) fn limits_text(limits: &Limits) -> String {
     let mut text = format!("limits, median of {} rounds\n", limits.rounds);
-    let disk = [&limits.durable_write, &limits.sequential_read, &limits.small_write].into_iter().flatten();
-    for limit in disk.chain([&limits.receive, &limits.round_trip]) {
+    for limit in limits.of_disk().chain([&limits.receive, &limits.round_trip]) {
         text.push_str(&limit_line(limit));
     }
     if let Some(device) = &limits.device {

@@ -24,6 +24,8 @@ const PROBES: u32 = 16;
 const EMPTIED: u8 = 3;
 /// How long probes are watched while nothing happens.
 const QUIET: Duration = Duration::from_secs(5);
+/// What a member got when its copying has surely begun: the other processes say much less to it.
+const FIRST_BYTES: u64 = 8 << 20;
 /// What has not happened by then does not happen.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -47,6 +49,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse()?;
     let directory = tempfile::tempdir_in(&arguments.directory)?;
     let copy_rate = arguments.copy_rate.iter().flat_map(|rate| ["--copy-rate".to_owned(), rate.clone()]);
+    let limit_before = copy_limit(&process::binary()?, directory.path())?;
     let setup = ClusterSetup { broker_options: copy_rate.collect(), ..ClusterSetup::new(directory.path())? };
     let cluster = Cluster::up(&setup)?;
     fill(&cluster, &arguments)?;
@@ -62,31 +65,58 @@ fn main() -> Result<()> {
     let mut bench = Bench { cluster, runtime, client, probes };
     bench.await_chains(&[])?;
     bench.tell_probes("nothing happens", || std::thread::sleep(QUIET));
-    bench.refill()?;
+    let rate = bench.refill()?;
     bench.grow(&arguments)?;
     stop.store(true, Ordering::Relaxed);
     let Bench { cluster, runtime, client, probes } = bench;
     drop((probes, client));
     runtime.shutdown_timeout(Duration::from_secs(5));
-    cluster.down()
+    let binary = cluster.binary().to_owned();
+    cluster.down()?;
+    let limits = [limit_before, copy_limit(&binary, directory.path())?];
+    let [before, after] = limits.map(|limit| limit / 1e6);
+    let ratio = rate / limits.iter().sum::<f64>() * 2.0;
+    println!(
+        "the disk alone copies {before:.0} MB/s before and {after:.0} behind this: the empty replica got {ratio:.2} of that"
+    );
+    Ok(())
+}
+
+/// Bytes a second at which the disk of a directory reads and durably writes at the same time.
+fn copy_limit(binary: &Path, directory: &Path) -> Result<f64> {
+    let line = ["--json", "bench", "limits", "--rounds", "1", "--dir"];
+    let output = Command::new(binary).args(line).arg(directory).output()?;
+    ensure!(output.status.success(), "bench limits: {}", String::from_utf8_lossy(&output.stderr));
+    let limits: Value = serde_json::from_slice(&output.stdout)?;
+    let shapes = limits.pointer("/limits/disk_copy/shapes").and_then(Value::as_array).context("limits of copying")?;
+    shapes.iter().filter_map(|shape| shape["median"].as_f64()).max_by(f64::total_cmp).context("a shape")
 }
 
 impl Bench {
-    /// A member loses its disk.
-    fn refill(&mut self) -> Result<()> {
+    /// A member loses its disk. Returns the bytes a second that it was filled with.
+    fn refill(&mut self) -> Result<f64> {
         self.cluster.kill(Member::Broker(EMPTIED))?;
         self.cluster.wipe(EMPTIED)?;
         self.await_without(EMPTIED)?;
         self.probes.take_gaps();
         let (began, before) = (Instant::now(), received(&self.cluster, EMPTIED)?);
         self.cluster.start(Member::Broker(EMPTIED))?;
+        // Its old session has to end first.
+        while received(&self.cluster, EMPTIED)? < before + FIRST_BYTES {
+            ensure!(began.elapsed() < PATIENCE, "nothing is copied to broker {EMPTIED}");
+            std::thread::sleep(LOOK);
+        }
+        let (waited, copying) = (began.elapsed().as_secs_f64(), Instant::now());
         self.await_chains(&[EMPTIED])?;
-        let took = began.elapsed().as_secs_f64();
+        let took = copying.elapsed().as_secs_f64();
         let copied = received(&self.cluster, EMPTIED)? - before;
-        let rate = copied as f64 / 1e6 / took;
-        println!("an empty replica: got {copied} bytes in {took:.1} s from its start to whole chains: {rate:.0} MB/s");
+        let rate = (copied - FIRST_BYTES) as f64 / took;
+        println!(
+            "an empty replica: {waited:.1} s until it copies; got {copied} bytes in {took:.1} s until all chains are whole: {:.0} MB/s",
+            rate / 1e6
+        );
         self.tell_gaps("while it is filled");
-        Ok(())
+        Ok(rate)
     }
 
     /// A fourth node gets its share.
