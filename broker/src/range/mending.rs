@@ -40,6 +40,8 @@ pub(super) struct Mending {
     busy: Cell<bool>,
     /// How often it was tried to mend the log in use.
     passes: Cell<u64>,
+    /// How many stretches of it were mended.
+    mended: Cell<u64>,
     /// What the last pass left, in the chain of now.
     left: Cell<Left>,
     /// Before the log in use is looked at again.
@@ -284,6 +286,7 @@ impl<D: Disk> Range<D> {
                     _ => Left::NobodyHas,
                 });
             } else {
+                self.mending.mended.set(self.mending.mended.get() + 1);
                 self.count_mended(&stretch);
             }
         }
@@ -300,9 +303,15 @@ impl<D: Disk> Range<D> {
         self.mending.left.get() == Left::NotInEntries
     }
 
-    /// Whether damage that was met may be gone soon: it is being mended or will be, and that was not in vain before.
+    /// How many stretches of the log in use were mended so far: damage that a read met may be gone when that grew meanwhile.
+    pub fn mended(&self) -> u64 {
+        self.mending.mended.get()
+    }
+
+    /// Whether damage that was met may be gone soon: it is being mended, or will be once the range acts again, and that was
+    /// not in vain before.
     pub fn may_be_mended(&self) -> bool {
-        let is_hopeful = self.mending.left.get().is_hopeful() && self.is_mendable();
+        let is_hopeful = self.mending.left.get().is_hopeful() && self.log.loss().is_none();
         self.mending.busy.get() || is_hopeful && self.log.damaged_stretch(LogIndex(0)).is_some()
     }
 

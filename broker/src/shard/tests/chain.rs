@@ -9,6 +9,7 @@ use super::*;
 mod explain;
 mod freed;
 mod groups;
+mod mending;
 #[cfg(feature = "planted-bugs")]
 mod planted;
 mod scene;
