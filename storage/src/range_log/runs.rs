@@ -45,10 +45,25 @@ pub(super) struct FetchedRun<D: Disk> {
     pub from_disk: bool,
 }
 
+/// Runs of one segment.
+struct Planned<D: Disk> {
+    runs: Vec<Run<D>>,
+    /// There are more, which would be too much.
+    is_full: bool,
+}
+
+/// How much is planned.
+#[derive(Clone, Copy)]
+struct Room {
+    bytes: usize,
+    /// Nothing is planned yet: one run is taken, whatever its size.
+    is_empty: bool,
+}
+
 /// Where a segment's index is.
 enum IndexPlace<D: Disk> {
     /// In the state: its runs were taken already.
-    Taken(Vec<Run<D>>),
+    Taken(Planned<D>),
     /// In a footer that must be looked up.
     Footer(Rc<SegmentFile<D>>, Trailer),
 }
@@ -63,23 +78,21 @@ impl<D: Disk> Inner<D> {
         up_to: LogIndex,
         bytes_max: usize,
     ) -> Result<Vec<Run<D>>, ReadError> {
-        let bytes_max = bytes_max.max(1);
         let mut runs: Vec<Run<D>> = Vec::new();
-        let mut bytes = 0;
+        let mut room = Room { bytes: bytes_max.max(1), is_empty: true };
         let mut number = self.first_segment(wanted, after).await?;
-        while let Some((this, place)) =
-            number.and_then(|number| self.index_place(number, wanted, after..up_to, bytes_max - bytes))
-        {
+        while let Some((this, place)) = number.and_then(|number| self.index_place(number, wanted, after..up_to, room)) {
             let found = match place {
-                IndexPlace::Taken(runs) => runs,
+                IndexPlace::Taken(found) => found,
                 IndexPlace::Footer(segment, trailer) => {
                     let index = self.load_index(&segment, &trailer).await?;
-                    self.state.borrow().runs_of(&segment, &index, wanted, after..up_to, bytes_max - bytes)
+                    self.state.borrow().runs_of(&segment, &index, wanted, after..up_to, room)
                 }
             };
-            bytes += found.iter().map(|run| run.bytes as usize).sum::<usize>();
-            runs.extend(found);
-            if bytes >= bytes_max {
+            let bytes = found.runs.iter().map(|run| run.bytes as usize).sum();
+            runs.extend(found.runs);
+            room = Room { bytes: room.bytes.saturating_sub(bytes), is_empty: runs.is_empty() };
+            if found.is_full || room.bytes == 0 {
                 break;
             }
             number = Some(this + 1);
@@ -135,7 +148,7 @@ impl<D: Disk> Inner<D> {
         number: u64,
         wanted: Wanted,
         range: Range<LogIndex>,
-        bytes_max: usize,
+        room: Room,
     ) -> Option<(u64, IndexPlace<D>)> {
         let state = self.state.borrow();
         let at = state.segments.partition_point(|segment| segment.number() < number);
@@ -145,11 +158,11 @@ impl<D: Disk> Inner<D> {
         }
         let place = match &segment.contents {
             Contents::Unsealed(unsealed) => {
-                IndexPlace::Taken(state.runs_of(&segment.file, &unsealed.index, wanted, range, bytes_max))
+                IndexPlace::Taken(state.runs_of(&segment.file, &unsealed.index, wanted, range, room))
             }
             Contents::Sealed(sealed) => match wanted {
                 Wanted::Partition(partition, _) if !sealed.filter.may_contain(partition) => {
-                    IndexPlace::Taken(Vec::new())
+                    IndexPlace::Taken(Planned { runs: Vec::new(), is_full: false })
                 }
                 _ => IndexPlace::Footer(segment.file.clone(), sealed.trailer),
             },
@@ -182,16 +195,17 @@ impl<D: Disk> Inner<D> {
 }
 
 impl<D: Disk> State<D> {
-    /// Runs of one segment with indexes above `range.start` and up to `range.end`, until they are `bytes_max` together.
+    /// Runs of one segment with indexes above `range.start` and up to `range.end`, as far as there is room. Of everything only
+    /// whole flushes are taken that fit: what is read of one and not used would be read again.
     fn runs_of(
         &self,
         segment: &Rc<SegmentFile<D>>,
         index: &SegmentIndex,
         wanted: Wanted,
         range: Range<LogIndex>,
-        bytes_max: usize,
-    ) -> Vec<Run<D>> {
-        let mut bytes_left = bytes_max;
+        room: Room,
+    ) -> Planned<D> {
+        let (mut taken, mut is_full) = (0, false);
         let freed = self.freed_of(segment.name.number);
         let hash_before = |index_wanted: LogIndex| {
             let flush = index.flushes_from(index_wanted).first().filter(|flush| flush.first_index == index_wanted);
@@ -202,12 +216,16 @@ impl<D: Disk> State<D> {
         let is_left = |extent: &&Extent| freed.overlapping(extent.first_index, extent.last_index).is_none();
         let is_above = |(_, _, _, last): &Piece| *last > range.start;
         let fits = |(_, bytes, first, _): &Piece| {
-            let fits = *first <= range.end && bytes_left > 0;
-            bytes_left = bytes_left.saturating_sub(*bytes as usize);
-            fits
+            if *first > range.end {
+                return false;
+            }
+            let needs_all = matches!(wanted, Wanted::Everything) && (taken > 0 || !room.is_empty);
+            is_full = taken + if needs_all { *bytes as usize } else { 1 } > room.bytes;
+            taken += *bytes as usize;
+            !is_full
         };
         let run = |piece: Piece| Run { previous_hash: hash_before(piece.2), ..self.run(segment, piece) };
-        match wanted {
+        let runs = match wanted {
             Wanted::Partition(partition, from) => {
                 let extents = index.extents_from(partition, from).iter().filter(is_left).map(from_extent);
                 extents.filter(is_above).take_while(fits).map(run).collect()
@@ -216,7 +234,8 @@ impl<D: Disk> State<D> {
                 let flushes = index.flushes_from(range.start.next()).iter().flat_map(|flush| freed.pieces(flush));
                 flushes.filter(is_above).take_while(fits).map(run).collect()
             }
-        }
+        };
+        Planned { runs, is_full }
     }
 
     /// The run that an extent says.

@@ -50,7 +50,8 @@ fn main() -> Result<()> {
     let directory = tempfile::tempdir_in(&arguments.directory)?;
     let copy_rate = arguments.copy_rate.iter().flat_map(|rate| ["--copy-rate".to_owned(), rate.clone()]);
     let limit_before = copy_limit(&process::binary()?, directory.path())?;
-    let setup = ClusterSetup { broker_options: copy_rate.collect(), ..ClusterSetup::new(directory.path())? };
+    let setup =
+        ClusterSetup { broker_options: copy_rate.collect(), ..ClusterSetup::new(&directory.path().join("cluster"))? };
     let cluster = Cluster::up(&setup)?;
     fill(&cluster, &arguments)?;
     let runtime = Runtime::new()?;
@@ -73,6 +74,7 @@ fn main() -> Result<()> {
     runtime.shutdown_timeout(Duration::from_secs(5));
     let binary = cluster.binary().to_owned();
     cluster.down()?;
+    std::fs::remove_dir_all(directory.path().join("cluster"))?;
     let limits = [limit_before, copy_limit(&binary, directory.path())?];
     let [before, after] = limits.map(|limit| limit / 1e6);
     let ratio = rate / limits.iter().sum::<f64>() * 2.0;
