@@ -2,7 +2,7 @@
 //! (`docs/BENCHMARKS.md`).
 //!
 //! Real processes and ZooKeeper on one machine, chains of three: a member loses its disk and comes back; then a fourth node
-//! joins and gets its share. Probes send one record after the other meanwhile.
+//! joins and gets its share. Probes send one record after the other meanwhile; the first time nothing else runs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,7 +42,8 @@ struct Bench {
     cluster: Cluster,
     runtime: Runtime,
     client: Client,
-    probes: Probes,
+    /// None: nothing else runs.
+    probes: Option<Probes>,
 }
 
 fn main() -> Result<()> {
@@ -55,18 +56,15 @@ fn main() -> Result<()> {
     let cluster = Cluster::up(&setup)?;
     fill(&cluster, &arguments)?;
     let runtime = Runtime::new()?;
+    let client = runtime.block_on(Client::builder(cluster.gateways()).connect())?;
+    let mut bench = Bench { cluster, runtime, client, probes: None };
+    bench.await_chains(&[])?;
+    let rate = bench.refill()?;
     let stop = Arc::new(AtomicBool::new(false));
-    let (client, probes) = runtime.block_on(async {
-        let client = Client::builder(cluster.gateways()).connect().await?;
-        let options = TopicOptions { partitions: PROBES, replication: REPLICATION, ..TopicOptions::default() };
-        client.create_topic(TOPIC, options).await?;
-        let probes = Probes::start(&client, PROBES, &stop).await?;
-        Ok::<_, anyhow::Error>((client, probes))
-    })?;
-    let mut bench = Bench { cluster, runtime, client, probes };
+    bench.start_probes(&stop)?;
     bench.await_chains(&[])?;
     bench.tell_probes("nothing happens", || std::thread::sleep(QUIET));
-    let rate = bench.refill()?;
+    bench.refill()?;
     bench.grow(&arguments)?;
     stop.store(true, Ordering::Relaxed);
     let Bench { cluster, runtime, client, probes } = bench;
@@ -95,12 +93,28 @@ fn copy_limit(binary: &Path, directory: &Path) -> Result<f64> {
 }
 
 impl Bench {
+    fn start_probes(&mut self, stop: &Arc<AtomicBool>) -> Result<()> {
+        let client = self.client.clone();
+        self.probes = Some(self.runtime.block_on(async {
+            let options = TopicOptions { partitions: PROBES, replication: REPLICATION, ..TopicOptions::default() };
+            client.create_topic(TOPIC, options).await?;
+            Probes::start(&client, PROBES, stop).await
+        })?);
+        Ok(())
+    }
+
+    fn forget_gaps(&self) {
+        if let Some(probes) = &self.probes {
+            probes.take_gaps();
+        }
+    }
+
     /// A member loses its disk. Returns the bytes a second that it was filled with.
     fn refill(&mut self) -> Result<f64> {
         self.cluster.kill(Member::Broker(EMPTIED))?;
         self.cluster.wipe(EMPTIED)?;
         self.await_without(EMPTIED)?;
-        self.probes.take_gaps();
+        self.forget_gaps();
         let (began, before) = (Instant::now(), received(&self.cluster, EMPTIED)?);
         self.cluster.start(Member::Broker(EMPTIED))?;
         // Its old session has to end first.
@@ -113,8 +127,9 @@ impl Bench {
         let took = copying.elapsed().as_secs_f64();
         let copied = received(&self.cluster, EMPTIED)? - before;
         let rate = (copied - FIRST_BYTES) as f64 / took;
+        let when = if self.probes.is_some() { "beside probes" } else { "alone" };
         println!(
-            "an empty replica: {waited:.1} s until it copies; got {copied} bytes in {took:.1} s until all chains are whole: {:.0} MB/s",
+            "an empty replica, {when}: {waited:.1} s until it copies; got {copied} bytes in {took:.1} s until all chains are whole: {:.0} MB/s",
             rate / 1e6
         );
         self.tell_gaps("while it is filled");
@@ -128,7 +143,7 @@ impl Bench {
         let plan = self.plan_with(new, &at_once)?;
         let planned = plan["bytes"].as_u64().context("a plan tells bytes")?;
         let moves = plan["moves"].as_array().map_or(0, Vec::len);
-        self.probes.take_gaps();
+        self.forget_gaps();
         let (began, before) = (Instant::now(), received(&self.cluster, new)?);
         self.cluster.operate(&["rebalance", "--wait", "--timeout", "60m", "--at-once", &at_once])?;
         let took = began.elapsed().as_secs_f64();
@@ -154,13 +169,14 @@ impl Bench {
     }
 
     fn tell_probes(&self, when: &str, happens: impl FnOnce()) {
-        self.probes.take_gaps();
+        self.forget_gaps();
         happens();
         self.tell_gaps(when);
     }
 
     fn tell_gaps(&self, when: &str) {
-        let mut gaps = self.probes.take_gaps();
+        let Some(probes) = &self.probes else { return };
+        let mut gaps = probes.take_gaps();
         gaps.sort_unstable();
         let at = |part: f64| {
             let index = ((gaps.len() as f64 * part) as usize).min(gaps.len().saturating_sub(1));
