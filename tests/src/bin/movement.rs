@@ -112,8 +112,10 @@ impl Bench {
     /// A member loses its disk. Returns the bytes a second that it was filled with.
     fn refill(&mut self) -> Result<f64> {
         self.cluster.kill(Member::Broker(EMPTIED))?;
-        self.cluster.wipe(EMPTIED)?;
         self.await_without(EMPTIED)?;
+        // Others wait, too, while the file system frees gigabytes.
+        self.cluster.wipe(EMPTIED)?;
+        std::thread::sleep(QUIET);
         self.forget_gaps();
         let (began, before) = (Instant::now(), received(&self.cluster, EMPTIED)?);
         self.cluster.start(Member::Broker(EMPTIED))?;
