@@ -276,6 +276,7 @@ impl<D: Disk> Range<D> {
     pub fn tick(self: &Rc<Self>) {
         self.log.seal_tail();
         self.mend_if_due();
+        self.reread_sidecars_if_due();
         self.drive(Input::Tick);
         self.tick_groups();
     }

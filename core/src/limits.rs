@@ -270,6 +270,8 @@ pub const SCRUB_READ_BYTES: usize = 256 << 10;
 pub const SCRUB_BYTES_PER_SECOND: u64 = 4 << 20;
 /// Ticks before it is looked again whether what no entries make up for can be mended after all.
 pub const MEND_HOPELESS_TICKS: u32 = 6_000;
+/// Ticks between two attempts to read lists of freed entries that the disk did not give at the start.
+pub const SIDECAR_RETRY_TICKS: u32 = 300;
 /// How long a fetch that met damage waits for it to be mended before it is answered `catching_up`.
 pub const MEND_READ_WAIT_MS: u64 = 2_000;
 /// Longest wait for one answer of another member while a log is mended.

@@ -37,6 +37,7 @@ mod retain;
 mod roll;
 mod runs;
 mod scan;
+mod sidecars;
 mod start_over;
 mod state;
 mod truncate;
@@ -382,6 +383,19 @@ impl<D: Disk> RangeLog<D> {
     /// Whether there is any [`RangeLog::damage`].
     pub fn has_damage(&self) -> bool {
         self.inner.state.borrow().standing_damage().next().is_some()
+    }
+
+    /// Whether a list of freed runs could not be read, so that what it stands for counts as damage.
+    pub fn has_unread_sidecars(&self) -> bool {
+        self.inner.state.borrow().unread_sidecars().next().is_some()
+    }
+
+    /// Asks the disk for these again; how many are known now. Readers and the log's damage know at once.
+    ///
+    /// # Errors
+    /// The log has failed, or the disk.
+    pub async fn reread_sidecars(&self) -> Result<u32, LogError> {
+        self.inner.reread_sidecars().await
     }
 
     /// The first stretch with damage that ends above `after`, as far as damage was met.

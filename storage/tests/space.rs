@@ -368,6 +368,42 @@ fn a_rotten_sidecar_costs_nothing_that_lives() {
     }
 }
 
+/// Cause: a list of freed entries was read at the start only. Effect: what it stands for was damage until the next start, also
+/// when the disk had but failed for a while; who alone had the range could not be copied from. Fix: it is read again.
+#[test]
+fn a_sidecar_that_could_not_be_read_for_a_while_is_read_again() {
+    let (disk, writer, starts) = freed_disk(7);
+    let sidecars = sidecars(&disk);
+    let executor = SimExecutor::new(71);
+    let disk = disk.killed(&executor);
+    executor.run(async move {
+        disk.spoil(&sidecars[0], 0);
+        let storage = storage(&disk, &sim_dir(), config()).await;
+        let Opened { log, report } = open(&storage, &mut RangeState::default()).await;
+        assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
+        let damaged = async || {
+            let mut damaged = Vec::new();
+            for index in 1..=log.end().index.0 {
+                match log.read_index(LogIndex(index), 1).await {
+                    Ok(_) | Err(ReadError::Freed { .. }) => {}
+                    Err(_) => damaged.push(index),
+                }
+            }
+            damaged
+        };
+        assert!(!damaged().await.is_empty());
+        assert_eq!(log.reread_sidecars().await.expect("reads"), 0, "the disk does not give it yet");
+        assert!(log.has_unread_sidecars() && log.has_damage());
+        disk.unspoil(&sidecars[0], 0);
+        assert_eq!(log.reread_sidecars().await.expect("reads"), 1);
+        assert!(!log.has_unread_sidecars() && !log.has_damage(), "{:?}", log.damage());
+        assert_eq!(damaged().await, Vec::<u64>::new());
+        let book = writer.book.borrow().clone();
+        check_live_by_partition(&log, &book, 30_000, &starts, "read again").await;
+    });
+    executor.abandon();
+}
+
 /// Cause: a segment that lost its footer is scanned, and where its end was punched, the scan finds nothing there. Effect: it
 /// looked like a segment that was never used, or a torn end; the log ended below it and took entries that had been there
 /// before. Fix: a sidecar proves that there was a footer, so what may have followed is lost.

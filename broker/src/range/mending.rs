@@ -17,7 +17,9 @@ use futures_lite::future;
 use minikafka_core::chain::ChainMember;
 use minikafka_core::chain::peer::{CopyOutcome, CopyPurpose, PeerBody, SegmentItem};
 use minikafka_core::chain::replica::{Input, MendOutcome};
-use minikafka_core::limits::{MEND_ANSWER_WAIT_MS, MEND_HOPELESS_TICKS, MEND_PAUSE_TICKS, MEND_RETRY_TICKS};
+use minikafka_core::limits::{
+    MEND_ANSWER_WAIT_MS, MEND_HOPELESS_TICKS, MEND_PAUSE_TICKS, MEND_RETRY_TICKS, SIDECAR_RETRY_TICKS,
+};
 use minikafka_core::{CopyId, ErrorCode, LogIndex, LogPoint};
 use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::Notify;
@@ -46,6 +48,8 @@ pub(super) struct Mending {
     left: Cell<Left>,
     /// Before the log in use is looked at again.
     rest_ticks: Cell<u32>,
+    /// Before lists of freed entries that could not be read are asked for again.
+    sidecar_rest_ticks: Cell<u32>,
     last_copy: Cell<u64>,
     asked: RefCell<Option<Asked>>,
     changed: Notify,
@@ -261,6 +265,25 @@ impl<D: Disk> Range<D> {
             range.mending.busy.set(false);
             range.mending.passes.set(range.mending.passes.get() + 1);
             range.mending.changed.notify_all();
+        });
+    }
+
+    /// Reads lists of freed entries again that the disk did not give: that needs neither others nor a chain.
+    pub(super) fn reread_sidecars_if_due(self: &Rc<Self>) {
+        let rest = self.mending.sidecar_rest_ticks.get();
+        self.mending.sidecar_rest_ticks.set(if rest > 0 { rest - 1 } else { SIDECAR_RETRY_TICKS });
+        if rest > 0 || !self.log.has_unread_sidecars() {
+            return;
+        }
+        let range = self.clone();
+        self.shared.disk.spawn(async move {
+            match range.log.reread_sidecars().await {
+                Ok(found) => {
+                    range.mending.mended.set(range.mending.mended.get() + u64::from(found));
+                    range.mending.changed.notify_all();
+                }
+                Err(error) => tracing::warn!(range = %range.key, %error, "cannot read a list of freed entries again"),
+            }
         });
     }
 

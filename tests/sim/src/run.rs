@@ -187,10 +187,29 @@ impl World {
             self.restart_failed();
             let Some(left) = left(self) else { return Ok(()) };
             if self.queue.now() > deadline {
-                let alerts = self.alerts();
-                return Err(Violation::liveness(format!("healed and it never {what}: {left}; alerts: {alerts:?}")));
+                let (alerts, damage) = (self.alerts(), self.damage());
+                return Err(Violation::liveness(format!(
+                    "healed and it never {what}: {left}; alerts: {alerts:?}; damage: {damage:?}"
+                )));
             }
         }
+    }
+
+    /// What the logs of all nodes say about damage.
+    fn damage(&self) -> Vec<String> {
+        let lives = self.nodes.iter().filter_map(|node| Some((node.id, node.life.as_ref()?)));
+        let ranges = lives.flat_map(|(id, life)| {
+            life.shards().into_iter().flat_map(|shard| shard.ranges()).map(move |range| (id, range))
+        });
+        let noted = ranges.flat_map(|(id, range)| {
+            let (key, loss) = (range.key(), range.log().loss());
+            range
+                .log()
+                .damage()
+                .into_iter()
+                .map(move |damage| format!("node {id}, range {key}: {damage}; loss: {loss:?}"))
+        });
+        noted.collect()
     }
 
     /// What a healed world still lacks.
