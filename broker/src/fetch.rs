@@ -88,18 +88,18 @@ impl<D: Disk> Shard<D> {
         let (deadline, mended_by) = (began + wait, began + Duration::from_millis(limits::MEND_READ_WAIT_MS));
         let mut waited_ns = 0;
         loop {
-            let (before, mended) = (self.ends(request), self.mended(request));
+            let (before, mended) = (self.ends(request), self.mended());
             let mut fetched = self.fetch_once(connection, request, trace).await;
             let bytes: u64 = fetched.reply.partitions.iter().map(|p| u64::from(p.entries_bytes)).sum();
             let damaged = self.damaged_ranges(request, &fetched.reply);
             if !damaged.is_empty() {
-                let was_mended = || self.mended(request) > mended;
+                let was_mended = || damaged.iter().any(|range| range.was_mended_since(mended));
                 let may_wait = bytes == 0 && self.clock().monotonic() < mended_by;
                 if may_wait && (was_mended() || Self::were_mended(&damaged, self.until(mended_by)).await) {
                     ended(Stage::Mend);
                     continue;
                 }
-                self.ask_again_for_mended(request, &mut fetched.reply, was_mended());
+                self.ask_again_for_mended(request, &mut fetched.reply, mended);
             }
             let has_error = fetched.reply.partitions.iter().any(|partition| partition.error.is_some());
             let remaining = deadline.saturating_duration_since(self.clock().monotonic());
@@ -154,17 +154,13 @@ impl<D: Disk> Shard<D> {
         future::or(tried, late).await
     }
 
-    /// How much was mended so far of the logs that are read.
-    fn mended(&self, request: &FetchRequest) -> u64 {
-        request.partitions.iter().filter_map(|wanted| self.range(wanted.range)).map(|range| range.mended()).sum()
-    }
-
-    /// Damage that may be gone by now, or soon, is none to be told of: the reader shall ask again.
-    fn ask_again_for_mended(&self, request: &FetchRequest, reply: &mut FetchReply, was_mended: bool) {
+    /// Damage that was mended since the shard had `mended` so much, or may be soon, is none to be told of: the reader shall ask
+    /// again.
+    fn ask_again_for_mended(&self, request: &FetchRequest, reply: &mut FetchReply, mended: u64) {
+        let is_hopeful = |range: &Rc<Range<D>>| range.was_mended_since(mended) || range.may_be_mended();
         for (wanted, read) in request.partitions.iter().zip(&mut reply.partitions) {
             let is_damaged = read.error == Some(ErrorCode::DataDamaged);
-            let may_be_mended = || self.range(wanted.range).is_some_and(|range| range.may_be_mended());
-            if is_damaged && (was_mended || may_be_mended()) {
+            if is_damaged && self.range(wanted.range).is_some_and(|range| is_hopeful(&range)) {
                 (read.error, read.resume) = (Some(ErrorCode::CatchingUp), None);
             }
         }

@@ -98,6 +98,8 @@ pub struct RangeShared<D: Disk> {
     pub metrics: Rc<ShardMetrics>,
     /// How fast learners may copy from this shard.
     pub copy_pace: CopyPace,
+    /// How much of this shard's logs in use was mended so far: what tells before and after of it.
+    pub mended: Cell<u64>,
 }
 
 /// What an entry is appended from.

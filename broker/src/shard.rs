@@ -1,6 +1,6 @@
 //! One shard: the ranges it has opened, and what they share. One thread, nothing locked, nothing shared with others.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -105,6 +105,7 @@ impl<D: Disk> Shard<D> {
                 peers,
                 metrics: metrics.clone(),
                 copy_pace: CopyPace::default(),
+                mended: Cell::new(0),
             }),
             known,
             owners,
@@ -142,6 +143,11 @@ impl<D: Disk> Shard<D> {
     /// Its clock.
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
+    }
+
+    /// How much of the logs in use was mended so far: see [`Range::was_mended_since`].
+    pub(crate) fn mended(&self) -> u64 {
+        self.shared.mended.get()
     }
 
     /// Whether it can promise nothing more, because a durable write of its promises failed (R11): it must be started again.

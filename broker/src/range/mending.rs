@@ -42,8 +42,8 @@ pub(super) struct Mending {
     busy: Cell<bool>,
     /// How often it was tried to mend the log in use.
     passes: Cell<u64>,
-    /// How many stretches of it were mended.
-    mended: Cell<u64>,
+    /// What was mended on the shard ([`super::RangeShared::mended`]) when something of it was the last time.
+    mended_at: Cell<u64>,
     /// What the last pass left, in the chain of now.
     left: Cell<Left>,
     /// Before the log in use is looked at again.
@@ -279,7 +279,9 @@ impl<D: Disk> Range<D> {
         self.shared.disk.spawn(async move {
             match range.log.reread_sidecars().await {
                 Ok(found) => {
-                    range.mending.mended.set(range.mending.mended.get() + u64::from(found));
+                    if found > 0 {
+                        range.note_mended();
+                    }
                     range.mending.changed.notify_all();
                 }
                 Err(error) => tracing::warn!(range = %range.key, %error, "cannot read a list of freed entries again"),
@@ -309,7 +311,7 @@ impl<D: Disk> Range<D> {
                     _ => Left::NobodyHas,
                 });
             } else {
-                self.mending.mended.set(self.mending.mended.get() + 1);
+                self.note_mended();
                 self.count_mended(&stretch);
             }
         }
@@ -326,9 +328,16 @@ impl<D: Disk> Range<D> {
         self.mending.left.get() == Left::NotInEntries
     }
 
-    /// How many stretches of the log in use were mended so far: damage that a read met may be gone when that grew meanwhile.
-    pub fn mended(&self) -> u64 {
-        self.mending.mended.get()
+    /// Damage that a read met before may be gone.
+    fn note_mended(&self) {
+        let mended = self.shared.mended.get() + 1;
+        self.shared.mended.set(mended);
+        self.mending.mended_at.set(mended);
+    }
+
+    /// Whether something of the log in use was mended since the shard had mended so much.
+    pub fn was_mended_since(&self, mended: u64) -> bool {
+        self.mending.mended_at.get() > mended
     }
 
     /// Whether damage that was met may be gone soon: it is being mended, or will be once the range acts again, and that was
