@@ -55,18 +55,18 @@ pub(super) struct Mending {
     changed: Notify,
 }
 
-/// What a pass over the log in use could not mend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a pass over the log in use could not mend; of several, the greatest counts, which is the one with the most hope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Left {
     /// Nothing that is known.
     #[default]
     Nothing,
-    /// Something that a later pass may mend: it is not sealed yet, or somebody did not answer.
-    ForLater,
-    /// What everybody said for good that he has nothing of.
-    NobodyHas,
     /// What is in no entries, so that nobody can make up for it.
     NotInEntries,
+    /// What everybody said for good that he has nothing of.
+    NobodyHas,
+    /// Something that a later pass may mend: it is not sealed yet, or somebody did not answer.
+    ForLater,
 }
 
 /// A request that waits for its answer; nothing: the member was lost.
@@ -77,16 +77,6 @@ struct Asked {
 }
 
 impl Left {
-    /// With something else that is left: the more hopeful of both.
-    fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Nothing, left) | (left, Self::Nothing) => left,
-            (Self::ForLater, _) | (_, Self::ForLater) => Self::ForLater,
-            (Self::NobodyHas, _) | (_, Self::NobodyHas) => Self::NobodyHas,
-            (Self::NotInEntries, Self::NotInEntries) => Self::NotInEntries,
-        }
-    }
-
     fn is_hopeful(self) -> bool {
         matches!(self, Self::Nothing | Self::ForLater)
     }
@@ -302,10 +292,10 @@ impl<D: Disk> Range<D> {
             after = stretch.end.index;
             if !stretch.is_sealed {
                 must_roll |= stretch.end == self.log.end();
-                left = left.and(Left::ForLater);
+                left = left.max(Left::ForLater);
             } else if let Err(error) = self.log.mend(&stretch, &others, &mut StateVisitor::default()).await {
                 self.not_mended(&stretch, &error, &others);
-                left = left.and(match error {
+                left = left.max(match error {
                     MendError::Beyond(_) => Left::NotInEntries,
                     _ if others.may_help_later.get() => Left::ForLater,
                     _ => Left::NobodyHas,
