@@ -404,6 +404,49 @@ fn a_sidecar_that_could_not_be_read_for_a_while_is_read_again() {
     executor.abandon();
 }
 
+/// Cause: between the planning of a read and its end its entries were freed, then their segment dropped as the log's oldest,
+/// and with it the list of what was freed. Effect: zeros that nothing explained, told and noted as damage, which a consumer was
+/// told of. Fix: what lies below the log's first entry was dropped, whatever is read of it.
+#[test]
+fn what_is_freed_and_then_dropped_while_it_is_read_is_not_damaged() {
+    let dropped: usize = (0..20).map(read_while_dropping).sum();
+    assert!(dropped > 0, "no read was overtaken: this shows nothing");
+}
+
+/// Returns how many reads of one entry were told that it was dropped after they had begun.
+fn read_while_dropping(seed: u64) -> usize {
+    let executor = SimExecutor::new(seed);
+    let disk = SimDisk::new(&executor, Durability::Dsync);
+    let dropped = executor.run(async move {
+        let (_, log, _) = open_log(&disk, &sim_dir()).await;
+        let mut writer = Writer::new(seed);
+        fill(&log, &mut writer, 3, |at| at / 30 % 3).await;
+        let dropped = Rc::new(std::cell::Cell::new(0));
+        for step in 1..=8 {
+            for index in (log.first_index().0..=log.end().index.0).step_by(5) {
+                let (reading, told) = (log.clone(), dropped.clone());
+                disk.spawn(async move {
+                    match reading.read_index(LogIndex(index), 1).await {
+                        Ok(_) | Err(ReadError::Freed { .. }) => {}
+                        Err(ReadError::Dropped { .. }) => told.set(told.get() + 1),
+                        Err(error) => panic!("entry {index}: {error}"),
+                    }
+                });
+            }
+            // Where partitions take turns, half of what is dropped next is freed first.
+            for share in [2 * step - 1, 2 * step] {
+                let starts = writer.state.offsets.iter().map(|(p, end)| (*p, end * share / 16));
+                free(&log, &starts.collect()).await;
+            }
+        }
+        settled(&log).await;
+        assert_eq!(log.damage(), [], "seed {seed}");
+        dropped.get()
+    });
+    executor.abandon();
+    dropped
+}
+
 /// Cause: a segment that lost its footer is scanned, and where its end was punched, the scan finds nothing there. Effect: it
 /// looked like a segment that was never used, or a torn end; the log ended below it and took entries that had been there
 /// before. Fix: a sidecar proves that there was a footer, so what may have followed is lost.

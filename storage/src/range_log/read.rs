@@ -340,10 +340,16 @@ impl<D: Disk> Inner<D> {
     ) -> Result<bool, ReadError> {
         let run = &fetched.run;
         let damaged = |at: usize, first_index: LogIndex, last_index: LogIndex, kind: DamageKind| {
-            // Freed since it was planned: what is gone is dead, not damaged.
-            let freed = self.state.borrow().freed_of(run.segment.name.number);
+            // Freed since it was planned: what is gone is dead, not damaged. Its segment may have gone since, too.
+            let (freed, first) = {
+                let state = self.state.borrow();
+                (state.freed_of(run.segment.name.number), state.first_index())
+            };
             if let Some(run) = freed.overlapping(first_index, last_index) {
                 return ReadError::Freed { run: *run };
+            }
+            if last_index < first {
+                return ReadError::Dropped { index: first_index, first };
             }
             let position = run.position + at as u64;
             let damage = Damage { path: run.segment.path.clone(), position, first_index, last_index, kind };
