@@ -1,7 +1,7 @@
 //! The border to the medium: everything the logs ask of a disk, in one trait with two implementations.
 //!
 //! Positions, lengths and buffers are multiples of [`BLOCK_BYTES`]; all methods complete or fail as a whole (short reads
-//! and writes are the implementation's business). Randomness and waiting come from the disk as well, so that a log over
+//! and writes are the implementation's business). Randomness, time and waiting come from the disk as well, so that a log over
 //! the simulated disk is deterministic. Absent: caching, retries of writes.
 
 use std::future::Future;
@@ -76,6 +76,9 @@ pub trait Disk: Clone + 'static {
 
     /// Runs a task on this thread's executor, detached; it may be polled before this returns.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
+
+    /// Time since some moment in the past; it never goes back.
+    fn now(&self) -> Duration;
 
     /// Completes after at least `duration`.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;

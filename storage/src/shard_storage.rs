@@ -1,6 +1,8 @@
 //! What the range logs of one shard share: the disk, the segment pool, and the budgets for flushes, recent data and footers.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use minikafka_core::limits;
 use minikafka_core::{RangeKey, ShardId};
@@ -68,6 +70,8 @@ pub struct ShardStorage<D: Disk> {
     pub(crate) flush_budget: ByteBudget,
     /// Memory of what is read ahead.
     pub(crate) read_ahead_budget: ByteBudget,
+    /// No zeros are written ahead before then.
+    pub(crate) zeros_rest_until: Cell<Duration>,
     pub(crate) recent: RecentCache,
     pub(crate) footers: FooterCache,
 }
@@ -89,6 +93,7 @@ impl<D: Disk> ShardStorage<D> {
             pool,
             flush_budget: ByteBudget::new(config.flush_in_flight_bytes_max),
             read_ahead_budget: ByteBudget::new(limits::READ_AHEAD_BYTES_MAX),
+            zeros_rest_until: Cell::default(),
             recent: RecentCache::new(config.recent_bytes_max),
             footers: FooterCache::new(config.footer_bytes_max),
             config,

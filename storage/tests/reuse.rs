@@ -11,7 +11,7 @@ use std::time::Duration;
 use history::*;
 use minikafka_core::limits::SEGMENT_STOCK_FILES;
 use minikafka_core::{Offset, PartitionKey};
-use minikafka_storage::disk::sim::{SimDisk, SimExecutor};
+use minikafka_storage::disk::sim::{Faults, SimDisk, SimExecutor};
 use minikafka_storage::disk::{Disk, Durability};
 use minikafka_storage::{Freed, Opened, RangeLog, ShardStorage, StorageConfig};
 
@@ -108,6 +108,29 @@ fn a_few_files_are_kept_ready() {
     simulated(4, async |disk| {
         let (storage, log) = opened(&disk, StorageConfig { pool_bytes_max: 0, ..small_config() }).await;
         assert!(!storage.stock_pool().await.expect("stock"), "a pool that keeps nothing is not stocked");
+        log.close().await.expect("close");
+    });
+}
+
+/// Cause: zeros were written a mebibyte at a time however slow the disk was. Effect: on one that carries 200 kB a second, every
+/// record waited for them, ten seconds and more. Fix: the first block is small, and one that takes long ends it for a while.
+#[test]
+fn a_slow_disk_gets_no_zeros() {
+    simulated(5, async |disk| {
+        let config = StorageConfig { pool_bytes_max: 8 << 20, segment_bytes_min: 1 << 20, ..small_config() };
+        let (storage, log) = opened(&disk, StorageConfig { segment_bytes_max: 1 << 20, ..config }).await;
+        disk.set_faults(Faults { delay: Duration::from_millis(300), ..Faults::default() });
+        assert!(storage.stock_pool().await.expect("stock"), "a file is made, and its first block tells");
+        assert!(!storage.stock_pool().await.expect("stock"), "it rests");
+        disk.sleep(Duration::from_secs(11)).await;
+        assert!(storage.stock_pool().await.expect("stock"), "the disk is looked at again");
+        disk.set_faults(Faults::default());
+        disk.sleep(Duration::from_secs(11)).await;
+        let mut made = 2;
+        while storage.stock_pool().await.expect("stock") {
+            made += 1;
+        }
+        assert_eq!(made, SEGMENT_STOCK_FILES);
         log.close().await.expect("close");
     });
 }

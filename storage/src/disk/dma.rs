@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glommio::io::{Directory, DmaBuffer, DmaFile, OpenOptions, ReadResult};
 
@@ -26,6 +26,7 @@ pub use durability::choose as choose_durability;
 pub struct DmaDisk {
     scratch: Rc<DmaFile>,
     durability: Durability,
+    opened: Instant,
 }
 
 /// An open file of a [`DmaDisk`].
@@ -42,7 +43,7 @@ impl DmaDisk {
     pub async fn open(dir: &Path, durability: Durability) -> io::Result<Self> {
         learn_polling(dir).await?;
         let scratch = OpenOptions::new().read(true).write(true).create_new(true).tmpfile(true).dma_open(dir).await?;
-        Ok(Self { scratch: Rc::new(scratch), durability })
+        Ok(Self { scratch: Rc::new(scratch), durability, opened: Instant::now() })
     }
 
     /// How writes are made durable.
@@ -166,6 +167,10 @@ impl Disk for DmaDisk {
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         glommio::spawn_local(task).detach();
+    }
+
+    fn now(&self) -> Duration {
+        self.opened.elapsed()
     }
 
     async fn sleep(&self, duration: Duration) {

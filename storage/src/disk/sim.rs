@@ -48,6 +48,8 @@ pub struct Faults {
     pub write: Option<u64>,
     /// This read fails with EIO.
     pub read: Option<u64>,
+    /// Every operation takes so much longer.
+    pub delay: Duration,
     /// Test of tests: writes are reported durable before they are.
     pub lies_about_durability: bool,
 }
@@ -254,7 +256,8 @@ impl SimDisk {
             let scale = if random.one_in(16) { 5000 } else { 300 };
             1 + random.below(scale)
         });
-        self.executor.sleep(Duration::from_micros(micros)).await;
+        let delay = self.state.faults.borrow().delay;
+        self.executor.sleep(Duration::from_micros(micros) + delay).await;
     }
 
     fn has_space_for(&self, more: u64) -> bool {
@@ -379,6 +382,10 @@ impl Disk for SimDisk {
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.executor.spawn(task);
+    }
+
+    fn now(&self) -> Duration {
+        self.executor.now()
     }
 
     async fn sleep(&self, duration: Duration) {

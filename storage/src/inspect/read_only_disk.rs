@@ -127,6 +127,10 @@ impl Disk for ReadOnlyDisk {
         drop(task);
     }
 
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
     async fn sleep(&self, _duration: Duration) {}
 }
 
