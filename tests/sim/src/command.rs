@@ -52,7 +52,7 @@ pub fn run(command: &SimCommand) -> bool {
         jobs: command.jobs,
         twice_one_in: if command.twice { 1 } else { TWICE_ONE_IN },
         failures_max: command.failures.max(1),
-        run: RunOptions { steps: command.steps, is_verbose: command.verbose, is_data_only: false },
+        run: RunOptions { steps: command.steps, is_verbose: command.verbose, is_data_only: false, only: None },
     };
     let bar = progress(&options);
     let report = run_batch(&options, &|report| {

@@ -26,5 +26,6 @@ mod trace;
 mod world;
 
 pub use batch::{BatchOptions, BatchReport, run_batch};
+pub use faults::FaultKind;
 pub use invariants::ViolationKind;
 pub use run::{Failure, Outcome, RunOptions, run_seed};

@@ -13,6 +13,9 @@ use minikafka_storage::disk::sim::SimRandom;
 use crate::faults::FaultKind;
 use crate::queue::{MS, SECOND, Time};
 
+/// What goes wrong goes wrong about this often, at most.
+const FAULT_US_MIN: Time = 30 * MS;
+
 /// The world of one seed.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -118,7 +121,7 @@ impl Plan {
             lost_one_in: pick(random, &[0, 0, 20, 100]),
             twice_one_in: pick(random, &[0, 0, 10, 50]),
             unknown_one_in: pick(random, &[0, 3, 10]),
-            fault_us: pick(random, &[30, 100, 300, 1_000]) * MS,
+            fault_us: pick(random, &[FAULT_US_MIN, 100 * MS, 300 * MS, 1_000 * MS]),
             weights,
             restart_us: pick(random, &[5, 50, 500, 3_000]) * MS,
             value_bytes: pick(random, &[60, 60, 300, 6_000]),
@@ -128,6 +131,12 @@ impl Plan {
             retention: if random.one_in(2) { Some(retention(random)) } else { None },
             copy_bytes_per_second: if random.one_in(4) { Some(COPY_BYTES_PER_SECOND_MIN) } else { None },
         }
+    }
+
+    /// Only these faults happen, as often as any seed has some.
+    pub fn insist_on(&mut self, only: &[FaultKind]) {
+        self.weights = only.iter().map(|kind| (*kind, 1)).collect();
+        self.fault_us = FAULT_US_MIN;
     }
 
     /// Settings of a partition.

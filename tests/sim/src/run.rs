@@ -33,6 +33,8 @@ pub struct RunOptions {
     pub is_verbose: bool,
     /// Go on when a rule is broken, until data are.
     pub is_data_only: bool,
+    /// Faults that happen again and again, and no others; none: what the seed says.
+    pub only: Option<&'static [FaultKind]>,
 }
 
 /// What a run was like.

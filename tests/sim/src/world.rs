@@ -136,7 +136,10 @@ impl World {
     pub fn new(seed: u64, options: &RunOptions) -> Self {
         // Seeds that lie side by side shall not give streams that do.
         let mut random = SimRandom::new(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ 0x5eed);
-        let plan = Plan::draw(&mut random);
+        let mut plan = Plan::draw(&mut random);
+        if let Some(only) = options.only {
+            plan.insist_on(only);
+        }
         let shards = plan.shards;
         let nodes: Vec<Node> =
             (1..=plan.nodes as u32).map(|node| Node::new(NodeId(node), shards, &mut random)).collect();

@@ -12,7 +12,7 @@ use std::panic;
 use std::time::{Duration, Instant};
 
 use minikafka_core::chain::planted::{PlantedBug, plant_all};
-use minikafka_sim::{BatchOptions, Failure, RunOptions, ViolationKind, run_batch, run_seed};
+use minikafka_sim::{BatchOptions, Failure, FaultKind, RunOptions, ViolationKind, run_batch, run_seed};
 
 /// The first seed for every bug.
 const FIRST: u64 = 1_000_000;
@@ -34,6 +34,17 @@ fn plantings() -> Vec<Vec<PlantedBug>> {
         _ => vec![bug],
     };
     PlantedBug::ALL.into_iter().chain(PlantedBug::OF_GROUPS).map(with).collect()
+}
+
+/// The faults of the worlds in which a bug is hunted; none: those of each seed.
+fn faults_for(bugs: &[PlantedBug]) -> Option<&'static [FaultKind]> {
+    use FaultKind::*;
+    match bugs[0] {
+        // It takes a head that goes on with less than its successor had acknowledged: one whose own disk stood still, in a change
+        // that nobody's death began.
+        PlantedBug::AcknowledgementsKeptAcrossEpochs => Some(&[DiskStall, Break]),
+        _ => None,
+    }
 }
 
 #[test]
@@ -71,7 +82,7 @@ fn told(failure: Option<&Failure>) -> String {
 fn hunt(bugs: &[PlantedBug], is_data_only: bool, time_max: Option<Duration>) -> Option<Failure> {
     let began = Instant::now();
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let run = RunOptions { steps: 10_000, is_verbose: false, is_data_only };
+    let run = RunOptions { steps: 10_000, is_verbose: false, is_data_only, only: faults_for(bugs) };
     for first in (FIRST..FIRST + SEEDS_MAX).step_by(SEEDS_AT_ONCE as usize) {
         let count = Some(SEEDS_AT_ONCE.min(FIRST + SEEDS_MAX - first));
         let failures_max = usize::MAX;

@@ -4,7 +4,7 @@ use minikafka_sim::{BatchOptions, RunOptions, run_batch};
 
 #[test]
 fn a_few_seeds_break_nothing_and_are_replayed_exactly() {
-    let run = RunOptions { steps: 2_000, is_verbose: false, is_data_only: false };
+    let run = RunOptions { steps: 2_000, is_verbose: false, is_data_only: false, only: None };
     let options =
         BatchOptions { first: 77, count: Some(6), time_max: None, jobs: 2, twice_one_in: 1, failures_max: 1, run };
     let report = run_batch(&options, &|_| {});
