@@ -86,8 +86,9 @@ type outcome struct {
 // Absorb takes an answer, or says that none will come (err). sentAt is when its request left.
 func (p *Progress) Absorb(now, sentAt time.Time, request *Request, answers []Answer, err error) {
 	p.reservedBytes -= int(request.Message.BytesMax)
-	if p.inFlight[request.Address]--; p.inFlight[request.Address] == 0 {
-		delete(p.inFlight, request.Address)
+	flight := request.flight()
+	if p.inFlight[flight]--; p.inFlight[flight] == 0 {
+		delete(p.inFlight, flight)
 	}
 	if err != nil {
 		for i := range request.Asked {

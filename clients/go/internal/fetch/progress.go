@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// fetchesPerShardMax bounds requests in flight to one shard: one that waits for data, and others for partitions that were
-	// not in it.
+	// fetchesPerShardMax bounds requests in flight to one shard for partitions that are behind; and as many that wait for data:
+	// one, and others for partitions that were not in it.
 	fetchesPerShardMax = 4
 	// roomMin: with less memory than this, nothing is asked for.
 	roomMin = 32 << 10
@@ -68,7 +68,7 @@ type Progress struct {
 	ready         []*partition
 	bufferedBytes int
 	reservedBytes int
-	inFlight      map[string]int
+	inFlight      map[flight]int
 	// outdatedMap is the newest map that has turned out to be out of date; wantsMap: there is one.
 	outdatedMap uint64
 	wantsMap    bool
@@ -117,6 +117,13 @@ type Request struct {
 	Message    wire.FetchRequest
 	Asked      []Asked
 	mapVersion uint64
+	isBehind   bool
+}
+
+// flight is where requests go, and whether they are for something that is certainly there, so that the shard does not wait.
+type flight struct {
+	address  string
+	isBehind bool
 }
 
 // Asked is one partition of a request: an answer counts only while the partition is still in the same generation.
@@ -138,7 +145,7 @@ type Taken struct {
 
 // NewProgress begins without partitions.
 func NewProgress(settings Settings, log *slog.Logger) *Progress {
-	return &Progress{settings: settings, log: log, partitions: map[TopicPartition]*partition{}, inFlight: map[string]int{}}
+	return &Progress{settings: settings, log: log, partitions: map[TopicPartition]*partition{}, inFlight: map[flight]int{}}
 }
 
 // Add begins to read a partition at a position; isStarting: as early as possible. isHeld: only after Unhold. One that is read
@@ -220,6 +227,7 @@ func (p *Progress) Plan(now time.Time, current *cluster.Map) []Request {
 				request.Asked = append(request.Asked, Asked{
 					candidate, candidate.generation, fetched.Offset, member.Node, member.IsHead, fetched.Epoch,
 				})
+				request.isBehind = request.isBehind || candidate.isBehind()
 				candidate.isIdle = false
 				continue
 			}
@@ -233,12 +241,22 @@ func (p *Progress) Plan(now time.Time, current *cluster.Map) []Request {
 	for i := range requests {
 		message := &requests[i].Message
 		message.WaitMsMax, message.BytesMin = uint32(p.settings.Wait.Milliseconds()), p.settings.BytesMin
-		message.BytesMax = uint32(share)
-		p.reservedBytes += share
-		p.inFlight[requests[i].Address]++
+		// Reserved is what can come, so that requests that wait at the end leave the others their memory.
+		wanted := 0
+		for j := range message.Partitions {
+			wanted += int(message.Partitions[j].BytesMax)
+		}
+		message.BytesMax = uint32(min(share, wanted))
+		p.reservedBytes += int(message.BytesMax)
+		p.inFlight[requests[i].flight()]++
 	}
 	return requests
 }
+
+func (r *Request) flight() flight { return flight{r.Address, r.isBehind} }
+
+// isBehind says whether there is certainly more to be fetched.
+func (of *partition) isBehind() bool { return of.heard && of.fetchFrom < of.committedEnd }
 
 // question is what to ask about a partition, and whom, if it is time to.
 func (p *Progress) question(of *partition, now time.Time, current *cluster.Map) (cluster.Member, wire.FetchPartition, bool) {
@@ -264,7 +282,7 @@ func (p *Progress) question(of *partition, now time.Time, current *cluster.Map) 
 		of.backOff(now, true, 0)
 		return member, wire.FetchPartition{}, false
 	}
-	if p.inFlight[member.Address] >= fetchesPerShardMax {
+	if p.inFlight[flight{member.Address, of.isBehind()}] >= fetchesPerShardMax {
 		return member, wire.FetchPartition{}, false
 	}
 	return member, wire.FetchPartition{

@@ -33,7 +33,12 @@ func topic() *wire.TopicDescription {
 // mapOf has nodes 0, 1, … in racks of their own; range i is held by the chain given for it, head first.
 func mapOf(t *testing.T, epoch wire.Epoch, chains ...[]wire.NodeID) *cluster.Map {
 	t.Helper()
-	reply := &wire.ResolveReply{Cluster: 1, Topics: []wire.TopicDescription{*topic()}}
+	return mapWith(t, epoch, topic(), chains...)
+}
+
+func mapWith(t *testing.T, epoch wire.Epoch, of *wire.TopicDescription, chains ...[]wire.NodeID) *cluster.Map {
+	t.Helper()
+	reply := &wire.ResolveReply{Cluster: 1, Topics: []wire.TopicDescription{*of}}
 	ring := wire.RingMap{Ring: 1, Replication: 3}
 	for node := range wire.NodeID(3) {
 		reply.Nodes = append(reply.Nodes, wire.NodeAddress{Node: node, Rack: fmt.Sprint("rack-", node), Shards: []string{fmt.Sprintf("shard-%d:1", node)}})
@@ -226,6 +231,32 @@ func TestWhatWaitsIsBoundedPerPartitionAndInTotal(t *testing.T) {
 	w.waitForRetry()
 	w.quiet()
 	w.expect("reserved", w.progress.reservedBytes, 0)
+}
+
+func TestPartitionsThatWaitAtTheirEndKeepNothingFromWhatIsThere(t *testing.T) {
+	settings := defaults()
+	settings.PartitionBytesMax = 4 << 10
+	w := newWorld(t, settings)
+	first := w.ask()
+	crowd := topic()
+	crowd.Placement = nil
+	for number := range uint32(6) {
+		crowd.Placement = append(crowd.Placement, wire.Placement{Partition: number})
+	}
+	w.m = mapWith(t, 4, crowd, []wire.NodeID{0}, []wire.NodeID{1})
+	for number := int32(2); number < 5; number++ {
+		w.progress.Add(crowd, number, 0, false, false)
+		w.expect("what can come, not all that there is memory for", w.ask().Message.BytesMax, uint32(4<<10))
+	}
+	w.progress.Add(crowd, 5, 0, false, false)
+	w.quiet() // As many requests wait as may.
+	w.answer(first, 10, 200, 200, 200)
+	w.expect("asked while partition 1 has no room", w.ask().Message.Partitions[0].Partition.Partition, uint32(5))
+	w.progress.partitions[orders].committedEnd = 1000
+	for range 3 {
+		w.take()
+	}
+	w.expect("offset", w.ask().Message.Partitions[0].Offset, uint64(610))
 }
 
 func TestFailuresBackOffAndAskForANewerMapOnce(t *testing.T) {

@@ -39,7 +39,10 @@ def topic() -> TopicDescription:
     return TopicDescription("orders", None, PARTITION.topic, 2, 1, STATE_READY, TopicConfig(), placement)
 
 
-def cluster_map(*chains: list[int], epoch: int = 4) -> ClusterMap:
+TOPIC = topic()
+
+
+def cluster_map(*chains: list[int], epoch: int = 4, topic: TopicDescription = TOPIC) -> ClusterMap:
     """A map of ranges 0 and 1, whose chains have these nodes, each in a rack of its own."""
     chains = chains or ([0], [1])
     nodes = sorted({node for chain in chains for node in chain})
@@ -48,6 +51,6 @@ def cluster_map(*chains: list[int], epoch: int = 4) -> ClusterMap:
         1,
         [NodeAddress(node, f"rack-{node}", [f"shard-{node}:1"]) for node in nodes],
         [RingMap(1, len(chains[0]), [RangeChain(epoch, [ChainPlace(node, 0) for node in chain]) for chain in chains])],
-        [topic()],
+        [topic],
     )
     return ClusterMap().succeeded_by(reply)

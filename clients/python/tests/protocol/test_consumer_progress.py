@@ -20,6 +20,7 @@ from minikafka.protocol.errors import (
 )
 from minikafka.protocol.fetched_entries import verified
 from minikafka.protocol.messages.data import FetchedPartition, RangeKey
+from minikafka.protocol.messages.topics import Placement
 from minikafka.protocol.options import ConsumerOptions, Nearest
 from minikafka.protocol.partition_progress import PartitionAnswer, PartitionProgress, Skipped
 
@@ -351,6 +352,26 @@ def test_partitions_that_are_far_behind_are_asked_for_in_two_requests() -> None:
     ]
     world.absorb(fetch, parts)
     assert [len(half.asked) for half in world.plan()] == [1, 1]
+
+
+def test_partitions_that_wait_at_their_end_keep_nothing_from_what_is_there() -> None:
+    world = World(partition_fetch_bytes=4 << 10)
+    world.map = cluster_map(topic=replace(topic(), placement=[Placement(number, 0) for number in range(6)]))
+    fetch = world.only_fetch()
+    for number in (2, 3, 4):
+        world.progress.add(PartitionProgress(topic(), number, 0, is_starting=False))
+        assert world.only_fetch().request.bytes_max == 4 << 10, "what can come, not all that there is memory for"
+    world.progress.add(PartitionProgress(topic(), 5, 0, is_starting=False))
+    assert not world.plan(), "as many requests wait as may"
+    world.answer(fetch, 10, [200, 200, 200])
+    (waiting,) = world.plan()
+    assert [asked.progress.partition for asked in waiting.asked] == [5], "there is no room for more of partition 1"
+    world.partition.committed_end = 1000
+    taken = world.taken()
+    assert not world.progress.may_fetch(taken)
+    world.taken()
+    assert world.progress.may_fetch(world.taken())
+    assert asked_offset(world.only_fetch()) == 610
 
 
 def test_an_entry_that_goes_back_in_its_log_is_noticed() -> None:

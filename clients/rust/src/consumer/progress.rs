@@ -23,7 +23,8 @@ mod members;
 pub(super) use answers::PartitionAnswer;
 use members::Members;
 
-/// Requests in flight to one shard: one that waits for data, and others for partitions that were not in it.
+/// Requests in flight to one shard for partitions that are behind; and as many that wait for data: one, and others for
+/// partitions that were not in it.
 const FETCHES_PER_SHARD_MAX: usize = 4;
 /// With less memory than this, nothing is asked for.
 const FETCH_BYTES_MIN: usize = 32 << 10;
@@ -38,6 +39,8 @@ pub(super) struct ShardFetch {
     /// The partitions, in the order of the request.
     pub asked: Vec<Asked>,
     pub map_version: u64,
+    /// Whether some of it is certainly there, so that the shard does not wait.
+    is_behind: bool,
 }
 
 /// One partition of a request: an answer counts only while the partition is still in the same generation.
@@ -79,7 +82,8 @@ pub(super) struct Progress {
     ready: VecDeque<usize>,
     buffered_bytes: usize,
     reserved_bytes: usize,
-    in_flight: HashMap<Arc<str>, usize>,
+    /// Requests by address, and whether they are for something that is certainly there.
+    in_flight: HashMap<(Arc<str>, bool), usize>,
     /// The newest map that has turned out to be out of date.
     outdated_map: Option<u64>,
 }
@@ -210,7 +214,8 @@ impl Progress {
             partition.back_off(now, true, Duration::ZERO);
             return None;
         };
-        if self.in_flight.get(&member.address).is_some_and(|count| *count >= FETCHES_PER_SHARD_MAX) {
+        let kind = (member.address.clone(), partition.is_behind());
+        if self.in_flight.get(&kind).is_some_and(|count| *count >= FETCHES_PER_SHARD_MAX) {
             return None;
         }
         let asked = FetchPartition {
@@ -231,8 +236,12 @@ impl Progress {
         for (index, ..) in &asked {
             self.partitions[*index].is_idle = false;
         }
+        // Reserved is what can come, so that requests that wait at the end leave the others their memory.
+        let wanted: u64 = asked.iter().map(|(.., fetch)| u64::from(fetch.bytes_max)).sum();
+        let bytes_max = u64::from(bytes_max).min(wanted) as u32;
         self.reserved_bytes += bytes_max as usize;
-        *self.in_flight.entry(address.clone()).or_default() += 1;
+        let is_behind = asked.iter().any(|(index, ..)| self.partitions[*index].is_behind());
+        *self.in_flight.entry((address.clone(), is_behind)).or_default() += 1;
         let asked_of = |(index, member, fetch): &Question| Asked {
             index: *index,
             generation: self.partitions[*index].generation,
@@ -252,6 +261,7 @@ impl Progress {
                 partitions: asked.into_iter().map(|(.., fetch)| fetch).collect(),
             },
             map_version,
+            is_behind,
         }
     }
 
@@ -433,6 +443,11 @@ impl Progress {
 }
 
 impl PartitionProgress {
+    /// Whether there is certainly more to be fetched.
+    fn is_behind(&self) -> bool {
+        self.committed_end.is_some_and(|end| self.fetch_from < end)
+    }
+
     fn new((partition, position, is_starting): (Partition, Offset, bool)) -> Self {
         Self {
             partition,

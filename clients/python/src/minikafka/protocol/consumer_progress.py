@@ -24,10 +24,14 @@ from .randomness import Randomness
 
 _log = logging.getLogger("minikafka")
 
-#: Requests in flight to one shard: one that waits for data, and others for partitions that were not in it.
+#: Requests in flight to one shard for partitions that are behind; and as many that wait for data: one, and others for
+#: partitions that were not in it.
 FETCHES_PER_SHARD_MAX: Final = 4
 #: With less memory than this, nothing is asked for.
 FETCH_BYTES_MIN: Final = 32 << 10
+#: More than this is asked for by several requests, so that one answer is made while another one is received; a
+#: partition's own limit may be more.
+FETCH_BYTES_MAX: Final = 2 << 20
 #: Stretches of damaged records that are remembered.
 SKIPPED_MAX: Final = 1024
 #: "At once", in seconds, whatever the shard was asked to wait.
@@ -60,6 +64,8 @@ class ShardFetch(NamedTuple):
     request: FetchRequest
     asked: list[Asked]
     map_version: int
+    #: Whether some of it is certainly there, so that the shard does not wait.
+    is_behind: bool = False
     #: Whether to ask where the time goes.
     explain: bool = False
 
@@ -89,7 +95,10 @@ class Progress:
         self._ready: deque[PartitionProgress] = deque()
         self.buffered_bytes = 0
         self.reserved_bytes = 0
-        self._in_flight: Counter[str] = Counter()
+        #: Whether nothing was asked for because there is no memory for it.
+        self._lacks_room = False
+        #: Requests by address, and whether they are for something that is certainly there.
+        self._in_flight: Counter[tuple[str, bool]] = Counter()
         #: The newest map that has turned out to be out of date.
         self._outdated_map: int | None = None
         #: Answers with records, by node; bounded by the nodes of the cluster.
@@ -121,7 +130,8 @@ class Progress:
     def plan(self, now: float, cluster: ClusterMap) -> list[ShardFetch]:
         """The requests to be made now."""
         room = self._options.prefetch_bytes - self.buffered_bytes - self.reserved_bytes
-        if room < FETCH_BYTES_MIN:
+        self._lacks_room = room < FETCH_BYTES_MIN
+        if self._lacks_room:
             return []
         shards: dict[str, list[_Question]] = {}
         idle, self._idle = self._idle, deque()
@@ -134,7 +144,7 @@ class Progress:
             else:
                 shards.setdefault(question[0].address, []).append((progress, *question))
         requests = [(address, half) for address, asked in shards.items() for half in _halves(asked)]
-        share = min(room // max(len(requests), 1), limits.FETCH_BYTES_MAX)
+        share = min(room // max(len(requests), 1), max(FETCH_BYTES_MAX, self._options.partition_fetch_bytes))
         return [self._fetch(address, asked, share, cluster.version) for address, asked in requests]
 
     def wake_at(self, now: float) -> float | None:
@@ -160,9 +170,10 @@ class Progress:
     ) -> None:
         """An answer has come, or none will. ``sent_at`` is when its request left."""
         self.reserved_bytes -= fetch.request.bytes_max
-        self._in_flight[fetch.address] -= 1
-        if not self._in_flight[fetch.address]:
-            del self._in_flight[fetch.address]
+        kind = (fetch.address, fetch.is_behind)
+        self._in_flight[kind] -= 1
+        if not self._in_flight[kind]:
+            del self._in_flight[kind]
         if isinstance(answer, MiniKafkaError):
             for asked in fetch.asked:
                 if asked.is_current:
@@ -199,9 +210,9 @@ class Progress:
         active = [progress for progress in self._partitions.values() if not progress.is_still]
         return active[-1].failed if active and all(progress.failed is not None for progress in active) else None
 
-    def may_fetch(self) -> bool:
-        """Whether more can be fetched after the application has taken something."""
-        return bool(self._idle)
+    def may_fetch(self, taken: Taken) -> bool:
+        """Whether more can be fetched now that the application has taken this."""
+        return bool(self._idle) if self._lacks_room else taken.progress.is_idle and self._has_room(taken.progress)
 
     def fail(self, progress: PartitionProgress, position: int, error: MiniKafkaError) -> None:
         """A batch turned out to be unreadable: its partition goes back and stands still."""
@@ -244,8 +255,7 @@ class Progress:
     ) -> tuple[RangeMember, FetchPartition] | None:
         """Whom to ask what about a partition, if it is time to."""
         is_due = progress.retry_at is None or progress.retry_at <= now
-        room = self._options.partition_fetch_bytes - progress.buffered_bytes
-        if progress.is_still or progress.failed is not None or not is_due or room <= 0:
+        if progress.is_still or progress.failed is not None or not is_due or not self._has_room(progress):
             return None
         range_key = (
             progress.elsewhere[0] if progress.elsewhere else cluster.range_of(progress.topic, progress.partition)
@@ -258,10 +268,14 @@ class Progress:
             self._wish_map(cluster.version)
             self._back_off(progress, now, needs_map=True, server_asks=0.0)
             return None
-        if self._in_flight[member.address] >= FETCHES_PER_SHARD_MAX:
+        if self._in_flight[member.address, progress.is_behind] >= FETCHES_PER_SHARD_MAX:
             return None
         epoch = cluster.epoch_of(range_key)
+        room = self._options.partition_fetch_bytes - progress.buffered_bytes
         return member, FetchPartition(range_key, epoch, progress.key, progress.fetch_from, room)
+
+    def _has_room(self, progress: PartitionProgress) -> bool:
+        return progress.buffered_bytes < self._options.partition_fetch_bytes
 
     def _fetch(
         self,
@@ -275,8 +289,11 @@ class Progress:
         asked = asked[: limits.REQUEST_PARTITIONS_MAX]
         for progress, _, _ in asked:
             progress.is_idle = False
+        # Reserved is what can come, so that requests that wait at the end leave the others their memory.
+        bytes_max = min(bytes_max, sum(question.bytes_max for _, _, question in asked))
         self.reserved_bytes += bytes_max
-        self._in_flight[address] += 1
+        is_behind = any(progress.is_behind for progress, _, _ in asked)
+        self._in_flight[address, is_behind] += 1
         request = FetchRequest(
             wait_ms_max=int(self._options.fetch_wait * 1000),
             bytes_min=max(self._options.fetch_bytes_min, 1),
@@ -287,7 +304,7 @@ class Progress:
             Asked(progress, progress.generation, question.offset, member, question.epoch)
             for progress, member, question in asked
         ]
-        return ShardFetch(address, request, questions, map_version, self._options.explain)
+        return ShardFetch(address, request, questions, map_version, is_behind, self._options.explain)
 
     def _turn_away(self, now: float, asked: Asked, fetched: FetchedPartition) -> Outcome | None:
         """What a member behind the head can not serve is asked of others: another one at once, or the same one

@@ -85,12 +85,12 @@ class Reading:
             with self.lock:
                 self._refuse_when_over()
                 taken = self.progress.take()
-                may_fetch = self.progress.may_fetch()
-            if isinstance(taken, MiniKafkaError):
-                # Told again and again, it must not gather a longer traceback each time.
-                raise taken.with_traceback(None)
-            if taken is None:
-                return None
+                if isinstance(taken, MiniKafkaError):
+                    # Told again and again, it must not gather a longer traceback each time.
+                    raise taken.with_traceback(None)
+                if taken is None:
+                    return None
+                may_fetch = self.progress.may_fetch(taken)
             if may_fetch:
                 self.wake_fetcher()
             progress, entry, position = taken

@@ -55,10 +55,11 @@ impl Progress {
         answer: Result<Vec<PartitionAnswer>, Error>,
     ) {
         self.reserved_bytes -= fetch.request.bytes_max as usize;
-        if let Some(count) = self.in_flight.get_mut(&fetch.address) {
+        let kind = (fetch.address, fetch.is_behind);
+        if let Some(count) = self.in_flight.get_mut(&kind) {
             *count -= 1;
             if *count == 0 {
-                self.in_flight.remove(&fetch.address);
+                self.in_flight.remove(&kind);
             }
         }
         let came_at_once = now.saturating_duration_since(sent_at) < (self.fetch_wait / 2).max(AT_ONCE);

@@ -25,6 +25,10 @@ fn topic() -> Arc<TopicDescription> {
 }
 
 fn map() -> ClusterMap {
+    map_with(&topic())
+}
+
+fn map_with(topic: &TopicDescription) -> ClusterMap {
     let node =
         |node: u32| NodeAddress { node: NodeId(node), rack: String::new(), shards: vec![format!("shard-{node}:1")] };
     let chain =
@@ -34,7 +38,7 @@ fn map() -> ClusterMap {
         internal_ring: RingId(1),
         nodes: vec![node(0), node(1)],
         rings: vec![RingMap { ring: RingId(1), replication: 1, chains: vec![chain(0), chain(1)] }],
-        topics: vec![TopicDescription::clone(&topic())],
+        topics: vec![topic.clone()],
     };
     ClusterMap::default().succeeded_by(reply).expect("a good map")
 }
@@ -166,6 +170,37 @@ fn what_waits_is_bounded_per_partition_and_in_total() {
     world.wait_for_retry();
     assert!(world.plan().is_empty(), "the memory of all is full");
     assert_eq!(world.progress.reserved_bytes, 0);
+}
+
+#[test]
+fn partitions_that_wait_at_their_end_keep_nothing_from_what_is_there() {
+    let options = ConsumerOptions { partition_fetch_bytes_max: 4 << 10, ..ConsumerOptions::default() };
+    let mut world = World::new(options.clone());
+    let mut topic = TopicDescription::clone(&topic());
+    topic.partitions = 6;
+    topic.placement.iter_mut().for_each(|placement| placement.range = RangeId(0));
+    let place = |number| minikafka_core::wire::Placement { partition: Partition(number), range: RangeId(0) };
+    topic.placement.extend((2..6).map(place));
+    world.map = map_with(&topic);
+    let starts = [1, 2, 3, 4, 5].map(|number| (Partition(number), Offset(10), false));
+    world.progress = Progress::new(Arc::new(topic), &options, starts);
+    for paused in 2..6 {
+        world.progress.set_paused(&[Partition(paused)], true);
+    }
+    let first = world.only_fetch();
+    for number in 2..5 {
+        world.progress.set_paused(&[Partition(number)], false);
+        assert_eq!(world.only_fetch().request.bytes_max, 4 << 10, "what can come, not all that there is memory for");
+    }
+    world.progress.set_paused(&[Partition(5)], false);
+    assert!(world.plan().is_empty(), "as many requests wait as may");
+    world.answer(first, 10, &[200, 200, 200]);
+    assert_eq!(world.only_fetch().request.partitions[0].partition.partition, Partition(5), "1 has no room for more");
+    world.progress.partitions[0].committed_end = Some(Offset(1000));
+    for _ in 0..3 {
+        assert!(world.progress.take().is_some());
+    }
+    assert_eq!(world.only_fetch().asked[0].position, Offset(610));
 }
 
 #[test]
