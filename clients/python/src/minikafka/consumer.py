@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import chain
 from types import TracebackType
 from typing import Callable, TypeVar
 
@@ -44,13 +45,7 @@ class Consumer:
 
     def __iter__(self) -> Iterator[Record]:
         """Records, as they come; it never ends by itself. ``break`` and iterate again: nothing is left out."""
-        while True:
-            self._ready.clear()
-            handing = self._reading.next_records()
-            if handing is None:
-                self._ready.wait()
-            else:
-                yield from handing.records
+        return chain.from_iterable(self._records())
 
     def batches(self) -> Iterator[Batch]:
         """Batches, as they come: columns instead of records; it never ends by itself. Can be mixed with records: the
@@ -137,6 +132,16 @@ class Consumer:
         """
         if not self._reading.is_closed:
             self._loop.run(self._engine.close(for_good=leave_for_good))
+
+    def _records(self) -> Iterator[Iterator[Record]]:
+        """The records of one batch after the other."""
+        while True:
+            self._ready.clear()
+            handing = self._reading.next_records()
+            if handing is None:
+                self._ready.wait()
+            else:
+                yield handing.records
 
     def _within(self, timeout: float | None, look: Callable[[], T | None]) -> T | None:
         deadline = time.monotonic() + timeout if timeout is not None else None

@@ -26,9 +26,7 @@ from .batch_layout import (
     place_after,
 )
 
-#: The upper 16 bits of an i64.
-_FAR: Final = 0xFFFF_0000_0000_0000
-#: Timestamps of which a delta of 48 bits stays within 64.
+#: Timestamps of which a delta of 56 bits stays within 64.
 _NEAR_TIMESTAMP: Final = 1 << 62
 _TIMESTAMP_MIN: Final = -(1 << 63)
 _TIMESTAMP_MAX: Final = (1 << 63) - 1
@@ -80,20 +78,21 @@ def check_running(column: Column, totals: memoryview) -> int:
     if any(totals[:4]):
         raise BatchError("offsets_start", "does not start at 0", column)
     steps = len(totals) // 4 - 1
-    signs = _every(32, 0x8000_0000, steps)
+    signs = _every(0x8000_0000, steps)
     number = int.from_bytes(totals, "little")
-    after, before = number >> 32, number & _every(32, 0xFFFF_FFFF, steps)
-    # With its sign bit set, an element minus its predecessor never borrows from its neighbour, and keeps the bit
-    # exactly when it is not the smaller one.
-    if after & signs or ((after | signs) - before) & signs != signs:
+    after, before = number >> 32, number & _every(0xFFFF_FFFF, steps)
+    differences = after - before
+    # Where no element has its sign bit, an element that is smaller than its predecessor leaves it in the difference, as
+    # does one that lends to its neighbour; the last one makes the whole difference negative.
+    if differences < 0 or (after | differences) & signs:
         raise BatchError("offsets_decrease", "decreases", column)
     return int.from_bytes(totals[-4:], "little")
 
 
 @lru_cache(maxsize=64)
-def _every(bits: int, digit: int, count: int) -> int:
-    """A number whose digits of so many bits are all the same. Batches of one producer have the same lengths often."""
-    return int.from_bytes(digit.to_bytes(bits // 8, "little") * count, "little")
+def _every(digit: int, count: int) -> int:
+    """A number whose digits of 32 bits are all the same. Batches of one producer have the same lengths often."""
+    return int.from_bytes(digit.to_bytes(4, "little") * count, "little")
 
 
 def check_offsets(column: Column, offsets: memoryview, data_bytes: int) -> None:
@@ -123,8 +122,8 @@ def check_timestamps(deltas: memoryview, base: int) -> None:
     """Timestamps must stay within 64 bits."""
     if not len(deltas):
         return
-    far = _every(64, _FAR, len(deltas) // 8)
-    if -_NEAR_TIMESTAMP < base < _NEAR_TIMESTAMP and not int.from_bytes(deltas, "little") & far:
+    upper_bytes = bytes(deltas)[7::8]
+    if -_NEAR_TIMESTAMP < base < _NEAR_TIMESTAMP and upper_bytes.count(0) == len(upper_bytes):
         return
     numbers = deltas.cast("q")
     if base + min(numbers) < _TIMESTAMP_MIN or base + max(numbers) > _TIMESTAMP_MAX:

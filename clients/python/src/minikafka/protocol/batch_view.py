@@ -64,16 +64,25 @@ class BinaryColumn:
             return None
         return bytes(self.data[self.offsets[index] : self.offsets[index + 1]])
 
-    def iterate(self) -> Iterator[bytes | None]:
-        """Copies of the elements, made one by one."""
-        offsets = self.offsets.tolist()
+    @property
+    def is_full(self) -> bool:
+        """Whether there are elements, and none may be absent."""
+        return len(self.offsets) > 0 and not len(self.validity)
+
+    def cut(self) -> tuple[bytes, list[int]]:
+        """A copy of the data of all elements, and where in it the first one begins and each of them ends."""
+        offsets: list[int] = self.offsets.tolist()
         start = offsets[0]
         if start:
             offsets = [offset - start for offset in offsets]
+        return bytes(self.data[start:]), offsets
+
+    def iterate(self) -> Iterator[bytes | None]:
+        """Copies of the elements, made one by one."""
         # One copy of the whole column, then slices of it: cheaper than a copy of each slice of a view.
-        data = bytes(self.data[start:])
+        data, offsets = self.cut()
         pairs = zip(offsets, islice(offsets, 1, None))
-        if not len(self.validity):
+        if self.is_full:
             return (data[at:end] for at, end in pairs)
         is_present = map(self._is_present, count(self.start))
         return (data[at:end] if present else None for (at, end), present in zip(pairs, is_present))
