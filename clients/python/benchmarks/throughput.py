@@ -73,7 +73,8 @@ def _broker(core: int) -> Iterator[Broker]:
         sys.exit("no broker: cargo build --release -p minikafka, or name one by --gateway")
     # What is started now stays on this core.
     _pin(core)
-    with Broker("--memory-per-shard", "256M") as broker:
+    # It keeps what is read here in memory: read back from its disk, it would be the broker that is measured.
+    with Broker("--memory-per-shard", "1G") as broker:
         yield broker
 
 
