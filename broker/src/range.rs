@@ -412,7 +412,7 @@ impl<D: Disk> Range<D> {
             self.explained.appended(header.index, trace);
         }
         if forward {
-            self.outgoing.appended();
+            self.outgoing.look();
         }
     }
 
@@ -461,6 +461,7 @@ impl<D: Disk> Range<D> {
         if let Some(error) = self.log.failed() {
             return self.write_failed(&error);
         }
+        self.outgoing.look();
         let now_ns = || self.shared.clock.counted_ns();
         self.stages.durable(self.log.durable_index(), now_ns, &self.shared.metrics.took.durable);
         self.explained.durable(self.log.durable_index(), now_ns);

@@ -184,6 +184,17 @@ impl<D: Disk> RangeLog<D> {
         self.inner.state.borrow().end
     }
 
+    /// The last entry before the flush that gathers entries now, or the end: what comes behind it can only be read by
+    /// copying that flush.
+    pub fn gathered_index(&self) -> LogIndex {
+        self.inner.state.borrow().gathered_index()
+    }
+
+    /// Bytes that a flush gathers at most.
+    pub fn flush_bytes_max(&self) -> usize {
+        self.inner.storage.config.flush_bytes_max
+    }
+
     /// First index this log still has.
     pub fn first_index(&self) -> LogIndex {
         self.inner.state.borrow().first_index()
@@ -285,7 +296,17 @@ impl<D: Disk> RangeLog<D> {
 
     /// Entries in order of index, from exactly `from`, as stored, durable or not, about `max_bytes` but one at least if there is one.
     pub async fn read_index(&self, from: LogIndex, max_bytes: usize) -> Result<Vec<SharedSlice>, ReadError> {
-        self.inner.read_index(from, max_bytes).await
+        self.read_index_up_to(from, LogIndex(u64::MAX), max_bytes).await
+    }
+
+    /// The same, and nothing above `up_to`.
+    pub async fn read_index_up_to(
+        &self,
+        from: LogIndex,
+        up_to: LogIndex,
+        max_bytes: usize,
+    ) -> Result<Vec<SharedSlice>, ReadError> {
+        self.inner.read_index(from, up_to, max_bytes).await
     }
 
     /// Base offset of the partition's first entry appended at `timestamp` or later; `None`: there is none.

@@ -2,8 +2,10 @@
 //!
 //! One task per range, for as long as it has a stream, reads behind what it sent and sends what it read: what was just
 //! appended is still in memory, what a successor lacks comes from the disk, by the same code. It stays within
-//! [`STREAM_WINDOW_BYTES`] of what is acknowledged; appends and acknowledgements wake it. Absent: any decision when a
-//! stream begins or is over, which is the machine's.
+//! [`STREAM_WINDOW_BYTES`] of what is acknowledged; appends and acknowledgements wake it. What a flush still gathers would
+//! have to be copied, again and again while it grows, so it is sent only while little else is on its way, much as Nagle's
+//! algorithm does: before that flush is on disk nothing of it is committed anyway. Absent: any decision when a stream begins
+//! or is over, which is the machine's.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,6 +21,9 @@ use minikafka_storage::wait::Notify;
 
 use super::{Range, entries};
 use crate::peers::Room;
+
+/// This part of a full flush on its way is much.
+const BUSY_SHARE: u64 = 8;
 
 /// The stream to the successor, if there is one.
 #[derive(Default)]
@@ -39,6 +44,8 @@ struct Stream {
     /// Messages not acknowledged: the last entry of each, and what it counts for.
     unacknowledged: VecDeque<(LogIndex, u64)>,
     unacknowledged_bytes: u64,
+    /// With so many, what a flush still gathers waits until it is closed.
+    busy_bytes: u64,
 }
 
 /// What the task does next.
@@ -47,17 +54,30 @@ struct Next {
     stream: StreamId,
     to: ChainMember,
     from: LogIndex,
+    up_to: LogIndex,
     bytes_max: usize,
 }
 
+/// How far a log goes.
+#[derive(Clone, Copy)]
+struct Ends {
+    /// Before the flush that gathers entries.
+    gathered: LogIndex,
+    /// All of it.
+    last: LogIndex,
+}
+
 impl Stream {
-    fn next(&self, end: LogIndex) -> Option<Next> {
+    fn next(&self, ends: Ends) -> Option<Next> {
         let room = STREAM_WINDOW_BYTES.saturating_sub(self.unacknowledged_bytes);
-        (self.sent < end && room > 0).then(|| Next {
+        let is_busy = self.unacknowledged_bytes >= self.busy_bytes;
+        let up_to = if is_busy { ends.gathered } else { ends.last };
+        (self.sent < up_to && room > 0).then(|| Next {
             epoch: self.epoch,
             stream: self.stream,
             to: self.to,
             from: self.sent.next(),
+            up_to,
             bytes_max: room.min(READ_BYTES_MAX.into()) as usize,
         })
     }
@@ -73,8 +93,8 @@ impl Stream {
 }
 
 impl Outgoing {
-    /// There is more to send.
-    pub fn appended(&self) {
+    /// There may be more to send: something was appended, or a flush took what it gathered.
+    pub fn look(&self) {
         self.changed.notify_all();
     }
 
@@ -95,10 +115,10 @@ impl Outgoing {
     }
 
     /// Waits for something to send; none when there is no stream any more.
-    async fn next(&self, end: impl Fn() -> LogIndex) -> Option<Next> {
+    async fn next(&self, ends: impl Fn() -> Ends) -> Option<Next> {
         let next = || match &*self.stream.borrow() {
             None => Some(None),
-            Some(stream) => stream.next(end()).map(Some),
+            Some(stream) => stream.next(ends()).map(Some),
         };
         self.changed.wait_for(next).await
     }
@@ -107,7 +127,15 @@ impl Outgoing {
 impl<D: Disk> Range<D> {
     /// Sends what comes behind `after` on this stream, instead of any older one.
     pub(super) fn stream_from(self: &Rc<Self>, epoch: Epoch, stream: StreamId, to: ChainMember, after: LogIndex) {
-        let begun = Stream { epoch, stream, to, sent: after, unacknowledged: VecDeque::new(), unacknowledged_bytes: 0 };
+        let begun = Stream {
+            epoch,
+            stream,
+            to,
+            sent: after,
+            unacknowledged: VecDeque::new(),
+            unacknowledged_bytes: 0,
+            busy_bytes: self.log.flush_bytes_max() as u64 / BUSY_SHARE,
+        };
         self.outgoing.stream.replace(Some(begun));
         if self.outgoing.pumping.replace(true) {
             return self.outgoing.changed.notify_all();
@@ -127,13 +155,14 @@ impl<D: Disk> Range<D> {
     }
 
     async fn pump(&self) {
-        while let Some(next) = self.outgoing.next(|| self.log.end().index).await {
-            let Next { epoch, stream, to, from, bytes_max } = next;
+        let ends = || Ends { gathered: self.log.gathered_index(), last: self.log.end().index };
+        while let Some(next) = self.outgoing.next(ends).await {
+            let Next { epoch, stream, to, from, up_to, bytes_max } = next;
             let room = self.shared.peers.room(&to, bytes_max as u64).await;
             if !self.outgoing.is_on(epoch, stream) {
                 continue;
             }
-            let read = self.log.read_index(from, bytes_max).await;
+            let read = self.log.read_index_up_to(from, up_to, bytes_max).await;
             if !self.outgoing.is_on(epoch, stream) {
                 continue;
             }
@@ -173,5 +202,33 @@ impl<D: Disk> Range<D> {
         let me = self.shared.me.node;
         let reason = ComplaintReason::WriteFailed;
         self.complain(Complaint { range: self.key, epoch, by: me, about: me, reason });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use minikafka_core::{Incarnation, NodeId, ShardId, StoreId};
+
+    use super::*;
+
+    #[test]
+    fn what_a_flush_gathers_waits_while_much_is_on_its_way() {
+        let to = ChainMember { node: NodeId(2), shard: ShardId(0), store: StoreId(3), incarnation: Incarnation(4) };
+        let mut stream = Stream {
+            epoch: Epoch(1),
+            stream: StreamId(1),
+            to,
+            sent: LogIndex(10),
+            unacknowledged: VecDeque::from([(LogIndex(9), 999), (LogIndex(10), 1)]),
+            unacknowledged_bytes: 1000,
+            busy_bytes: 1000,
+        };
+        let up_to = |stream: &Stream, gathered, last| {
+            stream.next(Ends { gathered: LogIndex(gathered), last: LogIndex(last) }).map(|next| next.up_to)
+        };
+        assert_eq!(up_to(&stream, 10, 15), None, "a flush gathers all that there is to send");
+        assert_eq!(up_to(&stream, 12, 15), Some(LogIndex(12)));
+        stream.acknowledged(LogIndex(9));
+        assert_eq!(up_to(&stream, 10, 15), Some(LogIndex(15)), "little is on its way");
     }
 }

@@ -265,6 +265,11 @@ impl<D: Disk> State<D> {
         unsealed.add(header, previous, flush_position, unsealed.write_position + at as u64);
     }
 
+    /// The last entry before the flush being filled.
+    pub fn gathered_index(&self) -> LogIndex {
+        self.open.as_ref().map_or(self.end.index, |open| open.previous.index)
+    }
+
     /// Closes the flush being filled.
     pub fn close_open(&mut self, log: &Inner<D>) {
         let open = self.open.take().expect("there is a flush to close");

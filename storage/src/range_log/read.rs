@@ -104,10 +104,15 @@ impl<D: Disk> Inner<D> {
         Ok(found.slices)
     }
 
-    pub async fn read_index(&self, from: LogIndex, bytes_max: usize) -> Result<Vec<SharedSlice>, ReadError> {
+    pub async fn read_index(
+        &self,
+        from: LogIndex,
+        up_to: LogIndex,
+        bytes_max: usize,
+    ) -> Result<Vec<SharedSlice>, ReadError> {
         let (first, end, freed) = {
             let state = self.state.borrow();
-            (state.first_index(), state.end.index, state.freed_at_or_above(from))
+            (state.first_index(), state.end.index.min(up_to), state.freed_at_or_above(from))
         };
         if from < first {
             return Err(ReadError::Dropped { index: from, first });
