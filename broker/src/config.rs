@@ -20,6 +20,9 @@ pub struct BrokerConfig {
     pub port_base: u16,
     /// How many shards: threads, each on a core of its own where there are enough.
     pub shards: u16,
+    /// The core of the first shard, counted from 0 among those that the process may use; the others take the next ones, and
+    /// behind the last core comes the first.
+    pub first_core: u16,
     /// Where its data is. One process at a time.
     pub data_dir: PathBuf,
     /// Where it stands; empty: nobody said.
@@ -61,6 +64,7 @@ impl BrokerConfig {
             advertise_host: "127.0.0.1".to_owned(),
             port_base: 19_100,
             shards: 1,
+            first_core: 0,
             data_dir,
             rack: String::new(),
             cluster,

@@ -109,10 +109,9 @@ impl ShardThread {
 fn placement(config: &BrokerConfig, shard: ShardId) -> Placement {
     let Ok(allowed) = rustix::thread::sched_getaffinity(None) else { return Placement::Unbound };
     let cpus: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
-    match cpus.get(usize::from(shard.0)) {
-        Some(&cpu) if cpus.len() >= usize::from(config.shards) => Placement::Fixed(cpu),
-        _ => Placement::Unbound,
-    }
+    let is_enough = !cpus.is_empty() && cpus.len() >= usize::from(config.shards);
+    let wanted = usize::from(config.first_core) + usize::from(shard.0);
+    if is_enough { Placement::Fixed(cpus[wanted % cpus.len()]) } else { Placement::Unbound }
 }
 
 async fn run(start: Start, stopped: oneshot::Receiver<Ending>) -> Result<(), BrokerError> {

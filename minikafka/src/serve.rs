@@ -277,6 +277,7 @@ impl Plan {
             listen_host: self.listen.to_string(),
             advertise_host: self.advertise.clone(),
             port_base: if config.port_base == 0 { 0 } else { config.port_base + at * PORTS_PER_NODE },
+            first_core: config.first_core.saturating_add(at.saturating_mul(config.shards)),
             ..config
         }
     }

@@ -555,7 +555,9 @@ impl Cluster {
         let (port, cores) = (PORT_BASE.to_string(), self.state.cores.to_string());
         let data = self.data_directory(number).display().to_string();
         let mut arguments = strings(&["broker", "--json", "--node-id", &node, "--host", &address]);
+        let first_core = (u16::from(number.saturating_sub(1)) * self.state.cores).to_string();
         arguments.extend(strings(&["--advertise", &address, "--port-base", &port, "--cores", &cores]));
+        arguments.extend(strings(&["--first-core", &first_core]));
         arguments.extend(strings(&["--data-dir", &data]));
         arguments.extend(self.membership());
         arguments.extend(self.state.broker_options.iter().cloned());

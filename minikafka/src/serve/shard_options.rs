@@ -17,6 +17,10 @@ pub struct ShardOptions {
     /// How many shards, one thread and one port each [default: the machine's cores less one, at least one].
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024), env = "MINIKAFKA_CORES")]
     cores: Option<u16>,
+    /// The core of the first shard, counted from 0 among those that the process may use; the other shards take the next ones.
+    /// Brokers that share a machine need different ones (`dev` gives each node its own as far as there are enough).
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, env = "MINIKAFKA_FIRST_CORE")]
+    first_core: u16,
     /// Shard c listens on this port + c; 0: any free ports.
     #[arg(long, value_name = "PORT", default_value_t = 19_100, env = "MINIKAFKA_PORT_BASE")]
     pub port_base: u16,
@@ -92,6 +96,7 @@ impl ShardOptions {
         BrokerConfig {
             port_base: self.port_base,
             shards: self.cores(),
+            first_core: self.first_core,
             memory_bytes_per_shard: self.memory_per_shard,
             durability: match self.durability {
                 DurabilityChoice::Auto => None,
@@ -171,8 +176,10 @@ mod tests {
 
     #[test]
     fn what_is_said_is_set_and_what_cannot_be_is_refused() {
-        let config = settings("x --durability group_fdatasync --cores 3 --spin-us 150").expect("good options");
+        let config =
+            settings("x --durability group_fdatasync --cores 3 --first-core 4 --spin-us 150").expect("good options");
         assert_eq!((config.durability, config.shards), (Some(Durability::GroupFdatasync), 3));
+        assert_eq!(config.first_core, 4);
         assert_eq!(config.spin, Duration::from_micros(150));
         let rate = |line| settings(line).map(|config| config.copy_bytes_per_second).ok();
         assert_eq!((rate("x"), rate("x --copy-rate 0")), (Some(None), Some(None)));

@@ -12,10 +12,12 @@ use anyhow::{Context, Result, bail, ensure};
 use minikafka_tests::process::{self, Node, NodeSetup};
 use serde_json::Value;
 
-/// Loads, by name: options of `bench produce`.
-const LOADS: [(&str, &str); 3] = [
-    ("1 KiB records, 256 KiB batches, closed loop", "--record-bytes 1024 --batch-bytes 256K"),
-    ("1 KiB records, 16 KiB batches, closed loop", "--record-bytes 1024 --batch-bytes 16K"),
+/// Loads, by name: options of `bench produce`, which has a connection to each of the three shards and by default 32 batches
+/// in flight on each.
+const LOADS: [(&str, &str); 4] = [
+    ("1 KiB records, 256 KiB batches, 24 MiB in flight", "--record-bytes 1024 --batch-bytes 256K"),
+    ("1 KiB records, 16 KiB batches, 24 MiB in flight", "--record-bytes 1024 --batch-bytes 16K --in-flight 512"),
+    ("1 KiB records, 16 KiB batches, 1.5 MiB in flight", "--record-bytes 1024 --batch-bytes 16K"),
     ("one 1 KiB record in flight", "--record-bytes 1024 --batch-records 1 --connections 1 --in-flight 1"),
 ];
 const RECORD_BYTES: f64 = 1024.0;
