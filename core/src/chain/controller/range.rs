@@ -46,7 +46,8 @@ pub(super) struct Seal {
     pub(super) until_ms: u64,
     /// Below the floor: nothing is decided, and the sealed go on serving reads (R9).
     pub(super) is_holding: bool,
-    /// Somebody holds the range at another shard than the one that was asked: the next one is tried in another epoch.
+    /// Somebody holds the range at another shard than the one that was asked, or is another process by now: the next one is
+    /// tried in another epoch.
     pub(super) is_elsewhere: bool,
 }
 

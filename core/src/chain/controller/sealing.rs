@@ -68,6 +68,8 @@ impl ChunkController {
             let asked = seal.asked.iter().find(|member| member.node == to.node && member.shard == to.shard);
             let Some(member) = asked.filter(|_| seal.epoch == asked_range.epoch) else { continue };
             let same = reply.is_some_and(|r| r.incarnation == member.incarnation && r.store == member.store);
+            // The process that was asked is gone, and nobody will promise in its name: that takes another epoch.
+            seal.is_elsewhere |= reply.is_some() && !same;
             let mut is_better = false;
             match reports.get(&asked_range.range).copied().filter(|_| same) {
                 Some(report) if report.error.is_none() && report.promised == seal.epoch => {

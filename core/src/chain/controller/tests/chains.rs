@@ -62,6 +62,40 @@ fn settle_with(world: &mut World, ms: u64, answered: impl Fn(&Destination, &Mess
     }
 }
 
+/// A controller that has not heard yet that two members were wiped and started again asks the processes that they were, and
+/// nobody answers in their name: it must not wait for them, nor keep who they are now from learning. Found by a seed.
+#[test]
+fn who_was_asked_and_is_another_process_by_now_is_asked_as_what_it_is() {
+    let mut world = World::new(3, 1, &[1; 3]);
+    world.add_controller();
+    world.settle(0);
+    write_everywhere(&mut world);
+    world.controllers.clear();
+    world.events.clear();
+    world.add_controller();
+    world.wipe(1);
+    world.wipe(2);
+    // The watch is late: it tells between the claim and its answer.
+    let is_news = |event: &Event| matches!(event, Event::Tell { input, .. } if matches!(**input, Input::Brokers(_)));
+    let (mut news, others): (Vec<_>, Vec<_>) = world.events.drain(..).partition(is_news);
+    world.events = others;
+    while !news.is_empty() {
+        while !world.events.is_empty() {
+            let event = world.events.remove(0);
+            if matches!(event, Event::Cas { .. }) {
+                news.drain(..).for_each(|event| world.run(event, false));
+            }
+            world.run(event, false);
+        }
+        world.now_ms += 20;
+        world.input(0, Input::Tick);
+    }
+    world.settle(60_000);
+    assert!(world.is_whole(), "{:?}", world.alerts);
+    write_everywhere(&mut world);
+    assert_eq!(world.committed[&RangeId(0)].len(), 2, "what was there before is there");
+}
+
 #[test]
 fn a_member_that_is_away_leaves_and_a_spare_learns_and_joins() {
     let mut world = three(4, 1);
