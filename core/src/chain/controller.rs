@@ -38,7 +38,7 @@
 //! | sealing | the same, and somebody not asked answers to learn | idle | back off; a higher epoch with it |
 //! | sealing | stale, no decision possible | idle | back off or wait, alert; a higher epoch next time |
 //! | holding | another of those asked promises | reconciling | decide once, reconcile |
-//! | holding | a learner answers, a member comes back | idle | a change is due |
+//! | holding | a learner answers, a member comes back, who was asked is another process by now | idle | a change is due |
 //! | reconciling | poll: not all done | reconciling | reconcile again, the same to the same |
 //! | reconciling | all done | decided | `active = decision` of all decided ranges, one compare-and-set |
 //! | reconciling | refused, silent for too long, stands still for too long | idle | who is to blame is left out for a while; back off; a higher epoch |
