@@ -13,8 +13,17 @@ use minikafka_tests::process::{self, Node, NodeSetup};
 use serde_json::Value;
 
 /// Loads, by name: options of `bench produce`, which has a connection to each of the three shards and by default 32 batches
-/// in flight on each.
-const LOADS: [(&str, &str); 4] = [
+/// in flight on each. The first two are of the client, as in an application, whose `--in-flight` is in records; the others are
+/// of a load that sends one batch again and again, which costs next to nothing beside a broker.
+const LOADS: [(&str, &str); 6] = [
+    (
+        "1 KiB records of the client, 256 KiB batches, 24 MiB in flight",
+        "--driver client --record-bytes 1024 --batch-bytes 256K --in-flight 24576",
+    ),
+    (
+        "1 KiB records of the client, 16 KiB batches, 24 MiB in flight",
+        "--driver client --record-bytes 1024 --batch-bytes 16K --in-flight 24576",
+    ),
     ("1 KiB records, 256 KiB batches, 24 MiB in flight", "--record-bytes 1024 --batch-bytes 256K"),
     ("1 KiB records, 16 KiB batches, 24 MiB in flight", "--record-bytes 1024 --batch-bytes 16K --in-flight 512"),
     ("1 KiB records, 16 KiB batches, 1.5 MiB in flight", "--record-bytes 1024 --batch-bytes 16K"),
