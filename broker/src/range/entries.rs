@@ -96,7 +96,6 @@ pub(super) fn up_to(runs: Vec<SharedSlice>, up_to: LogIndex) -> (Vec<SharedSlice
     (kept, last)
 }
 
-/// Bytes of entries.
 /// Bytes that an answer to a copy request brings.
 pub(super) fn copied_bytes(outcome: &CopyOutcome<SharedSlice>) -> u64 {
     let of_item = |item: &SegmentItem<SharedSlice>| match item {
@@ -110,6 +109,7 @@ pub(super) fn copied_bytes(outcome: &CopyOutcome<SharedSlice>) -> u64 {
     }
 }
 
+/// Bytes of entries.
 pub(super) fn total_bytes(runs: &[SharedSlice]) -> u64 {
     runs.iter().map(|run| run.len() as u64).sum()
 }
