@@ -16,7 +16,8 @@ const MANUAL_BEGINS: Timestamp = Timestamp(1_700_000_000_000);
 #[derive(Clone, Debug)]
 pub struct Clock {
     monotonic: quanta::Clock,
-    began: Instant,
+    /// What the counter said when this clock was made.
+    began: u64,
     wall: Wall,
     /// What durations that are counted were last measured from: looking at a clock costs more than counting.
     counted_ns: Rc<Cell<u64>>,
@@ -40,14 +41,14 @@ impl Clock {
     /// A clock; calibrates the processor's time-stamp counter once per process.
     pub fn new() -> Self {
         let monotonic = quanta::Clock::new();
-        Self { began: monotonic.now(), monotonic, wall: Wall::System, counted_ns: Rc::default() }
+        Self { began: monotonic.raw(), monotonic, wall: Wall::System, counted_ns: Rc::default() }
     }
 
     /// A clock that stands still but for what its handle lets pass.
     pub fn manual() -> (Self, ManualClock) {
         let (monotonic, mock) = quanta::Clock::mock();
         let wall = Rc::new(Cell::new(MANUAL_BEGINS));
-        let began = monotonic.now();
+        let began = monotonic.raw();
         let clock = Self { began, monotonic, wall: Wall::Manual(wall.clone()), counted_ns: Rc::default() };
         (clock, ManualClock { monotonic: mock, wall })
     }
@@ -65,7 +66,7 @@ impl Clock {
 
     /// Nanoseconds since this clock was made; never goes back.
     pub fn monotonic_ns(&self) -> u64 {
-        self.ns_of(self.monotonic())
+        self.ns_of(self.monotonic.raw())
     }
 
     /// The same for durations that are only counted: not read in a build that counts none.
@@ -78,9 +79,9 @@ impl Clock {
 
     /// The time, also for what is counted until somebody looks again.
     pub fn mark(&self) -> Instant {
-        let now = self.monotonic();
-        self.counted_ns.set(self.ns_of(now));
-        now
+        let counter = self.monotonic.raw();
+        self.counted_ns.set(self.ns_of(counter));
+        self.monotonic.scaled(counter)
     }
 
     /// When [`Clock::counted_ns`] or [`Clock::mark`] looked last: for who comes right behind.
@@ -88,8 +89,8 @@ impl Clock {
         self.counted_ns.get()
     }
 
-    fn ns_of(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX)
+    fn ns_of(&self, counter: u64) -> u64 {
+        self.monotonic.delta_as_nanos(self.began, counter)
     }
 
     /// Never goes back.
