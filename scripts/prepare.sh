@@ -122,6 +122,19 @@ go_tool() {
     printf '%s\n' "$path"
 }
 
+# A tool that comes as a Python wheel, by name and by what is installed: its path is printed. Fails where there is no way to get it.
+python_tool() {
+    local directory
+    command -v "$1" && return 0
+    directory=$(realpath -m "${CARGO_TARGET_DIR:-target}/tools/python")
+    if [ ! -x "$directory/bin/$1" ]; then
+        say "installing $2 into $directory (pip)" >&2
+        python3 -m venv "$directory" >&2 &&
+            "$directory/bin/pip" install --quiet --disable-pip-version-check "$2" >&2 || return 1
+    fi
+    printf '%s\n' "$directory/bin/$1"
+}
+
 # Rust, with the components named as arguments.
 prepare_rust() {
     if ! command -v cargo >/dev/null && [ -r "${CARGO_HOME:-$HOME/.cargo}/env" ]; then
