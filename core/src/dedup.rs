@@ -61,14 +61,20 @@ pub enum DedupVerdict {
     Fenced,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Producer {
     epoch: ProducerEpoch,
     /// Newest last; never empty.
     batches: VecDeque<StoredBatch>,
+    /// Under which index it stands in the table's orders: that of its newest batch, or an older one.
+    filed: LogIndex,
 }
 
 impl Producer {
+    fn new(epoch: ProducerEpoch, batches: VecDeque<StoredBatch>, filed: LogIndex) -> Self {
+        Self { epoch, batches, filed }
+    }
+
     fn newest(&self) -> &StoredBatch {
         self.batches.back().expect("a producer is remembered by at least one batch")
     }
@@ -82,13 +88,29 @@ impl Producer {
 type ProducerKey = (PartitionKey, ProducerId);
 
 /// The producers of one range.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// Whom to forget first is asked for when there are too many, and batches come all the time: so the two orders tell where a
+/// producer stood when it was last filed, which is at its place or before it, and are put right from the oldest on when
+/// somebody must go.
+#[derive(Clone, Debug, Default)]
 pub struct ProducerTable {
     producers: HashMap<ProducerKey, Producer>,
-    /// By the index of their newest batch: whom to forget first.
     by_age: BTreeMap<LogIndex, ProducerKey>,
     per_partition: HashMap<PartitionKey, BTreeMap<LogIndex, ProducerId>>,
 }
+
+/// Where somebody is filed is not what a table says.
+impl PartialEq for ProducerTable {
+    fn eq(&self, other: &Self) -> bool {
+        let is_same = |(key, producer): (&ProducerKey, &Producer)| {
+            let other = other.producers.get(key);
+            other.is_some_and(|other| (other.epoch, &other.batches) == (producer.epoch, &producer.batches))
+        };
+        self.producers.len() == other.producers.len() && self.producers.iter().all(is_same)
+    }
+}
+
+impl Eq for ProducerTable {}
 
 impl ProducerTable {
     /// What to do with a batch. `header` is as its producer sent it.
@@ -137,66 +159,71 @@ impl ProducerTable {
         let stored = StoredBatch::of(header);
         match self.producers.get_mut(&key) {
             Some(producer) if producer.epoch == header.producer_epoch => {
-                let previous = producer.newest().index;
                 if producer.batches.len() == limits::PRODUCER_IN_FLIGHT_MAX as usize {
                     producer.batches.pop_front();
                 }
                 producer.batches.push_back(stored);
-                self.touch(key, Some(previous), header.index);
             }
-            Some(producer) => {
-                let previous = producer.newest().index;
-                *producer = Producer { epoch: header.producer_epoch, batches: VecDeque::from([stored]) };
-                self.touch(key, Some(previous), header.index);
-            }
+            Some(producer) => (producer.epoch, producer.batches) = (header.producer_epoch, VecDeque::from([stored])),
             None => {
-                let producer = Producer { epoch: header.producer_epoch, batches: VecDeque::from([stored]) };
-                self.producers.insert(key, producer);
-                self.touch(key, None, header.index);
+                self.insert(key, Producer::new(header.producer_epoch, VecDeque::from([stored]), header.index));
                 self.forget_surplus(key.0);
             }
         }
     }
 
-    fn touch(&mut self, key: ProducerKey, previous: Option<LogIndex>, index: LogIndex) {
-        let of_partition = self.per_partition.entry(key.0).or_default();
-        if let Some(previous) = previous {
-            self.by_age.remove(&previous);
-            of_partition.remove(&previous);
-        }
+    fn insert(&mut self, key: ProducerKey, producer: Producer) {
+        self.file(key, producer.filed);
+        self.producers.insert(key, producer);
+    }
+
+    fn file(&mut self, key: ProducerKey, index: LogIndex) {
         self.by_age.insert(index, key);
-        of_partition.insert(index, key.1);
+        self.per_partition.entry(key.0).or_default().insert(index, key.1);
     }
 
     fn forget_surplus(&mut self, partition: PartitionKey) {
-        let crowded = |table: &Self| {
-            table.per_partition.get(&partition).is_some_and(|p| p.len() > limits::PRODUCERS_PER_PARTITION_MAX as usize)
-        };
-        if crowded(self) {
-            let oldest = self.per_partition.get(&partition).and_then(|p| p.first_key_value()).map(|(&i, _)| i);
-            oldest.into_iter().for_each(|index| self.forget(index));
+        let of_partition = self.per_partition.get(&partition).map_or(0, BTreeMap::len);
+        if of_partition > limits::PRODUCERS_PER_PARTITION_MAX as usize {
+            self.forget_oldest(|table| {
+                let (_, producer) = table.per_partition.get(&partition)?.first_key_value()?;
+                Some((partition, *producer))
+            });
         }
         if self.producers.len() > limits::PRODUCERS_PER_RANGE_MAX as usize {
-            let oldest = self.by_age.first_key_value().map(|(&i, _)| i);
-            oldest.into_iter().for_each(|index| self.forget(index));
+            self.forget_oldest(|table| table.by_age.first_key_value().map(|(_, key)| *key));
         }
     }
 
-    fn forget(&mut self, newest: LogIndex) {
-        let Some(key) = self.by_age.remove(&newest) else { return };
-        self.producers.remove(&key);
+    /// Forgets whom the order begins with, once that is where it belongs.
+    fn forget_oldest(&mut self, first: impl Fn(&Self) -> Option<ProducerKey>) {
+        while let Some(key) = first(self) {
+            let Some(mut producer) = self.forget(key) else { return };
+            let newest = producer.newest().index;
+            if producer.filed == newest {
+                return;
+            }
+            producer.filed = newest;
+            self.insert(key, producer);
+        }
+    }
+
+    fn forget(&mut self, key: ProducerKey) -> Option<Producer> {
+        let producer = self.producers.remove(&key)?;
+        self.by_age.remove(&producer.filed);
         if let Some(of_partition) = self.per_partition.get_mut(&key.0) {
-            of_partition.remove(&newest);
+            of_partition.remove(&producer.filed);
             if of_partition.is_empty() {
                 self.per_partition.remove(&key.0);
             }
         }
+        Some(producer)
     }
 
     /// Forgets everybody who wrote to a partition that is deleted.
     pub fn forget_partition(&mut self, partition: PartitionKey) {
-        for index in self.per_partition.remove(&partition).unwrap_or_default().into_keys() {
-            self.forget(index);
+        for producer in self.per_partition.get(&partition).cloned().unwrap_or_default().into_values() {
+            self.forget((partition, producer));
         }
     }
 
@@ -227,22 +254,21 @@ wire_struct! {
 
 impl Wire for ProducerTable {
     fn put(&self, out: &mut Vec<u8>) {
-        let row = |key: &ProducerKey| {
-            let producer = self.producers.get(key)?;
+        let row = |(key, producer): (&ProducerKey, &Producer)| {
             let batches = producer.batches.iter().cloned().collect();
-            Some(ProducerRow { partition: key.0, producer: key.1, epoch: producer.epoch, batches })
+            ProducerRow { partition: key.0, producer: key.1, epoch: producer.epoch, batches }
         };
         // Oldest first: the order is part of what a snapshot means, and makes equal tables equal bytes.
-        self.by_age.values().filter_map(row).collect::<Vec<_>>().put(out);
+        let mut producers: Vec<_> = self.producers.iter().collect();
+        producers.sort_unstable_by_key(|(_, producer)| producer.newest().index);
+        producers.into_iter().map(row).collect::<Vec<_>>().put(out);
     }
 
     fn take(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let mut table = Self::default();
         for row in reader.take::<Vec<ProducerRow>>()? {
             let newest = row.batches.last().ok_or(DecodeError::Field { field: "producer batches" })?.index;
-            let key = (row.partition, row.producer);
-            table.touch(key, None, newest);
-            table.producers.insert(key, Producer { epoch: row.epoch, batches: row.batches.into() });
+            table.insert((row.partition, row.producer), Producer::new(row.epoch, row.batches.into(), newest));
         }
         Ok(table)
     }

@@ -93,3 +93,61 @@ fn a_snapshot_is_the_table() {
     emptied.forget_partition(PartitionKey { topic: TopicId(1), partition: Partition(0) });
     assert_eq!(emptied, ProducerTable::default());
 }
+
+/// Who wrote last, put in order at every batch.
+#[derive(Default)]
+struct InOrder {
+    newest: HashMap<ProducerKey, u64>,
+    by_age: BTreeMap<u64, ProducerKey>,
+}
+
+impl InOrder {
+    fn apply(&mut self, key: ProducerKey, index: u64) {
+        match self.newest.insert(key, index) {
+            Some(before) => drop(self.by_age.remove(&before)),
+            None => self.forget_surplus(key),
+        }
+        self.by_age.insert(index, key);
+    }
+
+    /// The new one counts and is the youngest.
+    fn forget_surplus(&mut self, new: ProducerKey) {
+        let of_partition = self.newest.keys().filter(|key| key.0 == new.0).count();
+        if of_partition > limits::PRODUCERS_PER_PARTITION_MAX as usize {
+            self.forget_oldest(|key| key.0 == new.0);
+        }
+        if self.newest.len() > limits::PRODUCERS_PER_RANGE_MAX as usize {
+            self.forget_oldest(|_| true);
+        }
+    }
+
+    fn forget_oldest(&mut self, may_go: impl Fn(&ProducerKey) -> bool) {
+        let oldest = self.by_age.iter().find(|(_, key)| may_go(key)).map(|(index, key)| (*index, *key));
+        let (index, key) = oldest.expect("there are too many, so there is one");
+        self.by_age.remove(&index);
+        self.newest.remove(&key);
+    }
+}
+
+#[test]
+fn who_is_forgotten_is_who_was_silent_for_longest_whatever_was_restored_meanwhile() {
+    let (mut table, mut expected) = <(ProducerTable, InOrder)>::default();
+    let mut random = 1_u64;
+    for index in 1..=40_000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // Two crowded partitions, and many that make the range a crowded one.
+        let partition = if index < 10_000 { random >> 63 } else { (random >> 60) + 2 };
+        let producer = (random >> 33) as i64 % 1_300;
+        let header = EntryHeader { partition: Partition(partition as u32), ..batch(producer, 0, 0, 1, index) };
+        table.apply(&header);
+        expected.apply((header.partition_key(), header.producer_id), index);
+        if index % 9_999 == 0 {
+            table = ProducerTable::from_bytes(&table.to_bytes()).expect("just written");
+        }
+    }
+    let bytes = table.to_bytes();
+    let rows: Vec<ProducerRow> = Reader::new(&bytes).take().expect("just written");
+    let kept = rows.iter().map(|row| (row.partition, row.producer));
+    assert!(kept.eq(expected.by_age.into_values()), "the same ones, oldest first");
+    assert_eq!(table.len(), limits::PRODUCERS_PER_RANGE_MAX as usize);
+}
