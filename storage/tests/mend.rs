@@ -61,9 +61,15 @@ fn damage(disk: &SimDisk, random: &mut SimRandom, parity: u64, how_many: u64) {
     let segments: Vec<_> = segments.collect();
     for _ in 0..how_many {
         let path = &segments[random.below(segments.len() as u64 - 1) as usize];
-        let blocks = disk.contents(path).len() as u64 / BLOCK / 16;
-        let block = (random.below(blocks.max(1)) * 2 + parity) * 4;
-        disk.flip_bit(path, block * BLOCK + random.below(BLOCK), random.below(8) as u8);
+        let contents = disk.contents(path);
+        let is_flush = |block: &u64| contents[(block * BLOCK) as usize..].starts_with(b"MKf1");
+        // One that was prepared, or freed altogether, has none.
+        let stretches = (0..contents.len() as u64 / BLOCK).rfind(is_flush).map_or(0, |last| last / 4 + 1);
+        let stretches = (0..stretches).filter(|stretch| stretch % 2 == parity).collect::<Vec<_>>();
+        if !stretches.is_empty() {
+            let block = stretches[random.below(stretches.len() as u64) as usize] * 4;
+            disk.flip_bit(path, block * BLOCK + random.below(BLOCK), random.below(8) as u8);
+        }
     }
 }
 

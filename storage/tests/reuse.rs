@@ -67,6 +67,28 @@ fn a_log_that_deletes_as_it_grows_lives_on_recycled_files() {
 }
 
 #[test]
+fn segments_grow_with_what_the_log_holds_and_not_with_what_went_through_it() {
+    simulated(3, async |disk| {
+        let (_storage, log) = opened(&disk, patient()).await;
+        let mut writer = Writer::new(3);
+        for _ in 0..40 {
+            append(&log, &mut writer, 20).await;
+            let starts =
+                writer.state.offsets.iter().map(|(partition, end)| (*partition, end.saturating_sub(25))).collect();
+            free(&log, &starts).await;
+        }
+        let small = log.usage();
+        assert!(small.file_bytes <= small.segments * patient().segment_bytes_min, "{small:?}");
+        for _ in 0..40 {
+            append(&log, &mut writer, 20).await;
+        }
+        let large = log.usage();
+        assert!(large.file_bytes > large.segments * 2 * patient().segment_bytes_min, "{large:?}");
+        log.close().await.expect("close");
+    });
+}
+
+#[test]
 fn a_segment_that_stays_half_dead_gets_its_holes_at_the_second_look() {
     simulated(2, async |disk| {
         let (_storage, log) = opened(&disk, patient()).await;

@@ -24,8 +24,11 @@ use crate::segment::{Contents, LogSegment, SealedSegment, SegmentFile};
 const EMPTY_FLUSH_ROOM_BYTES: u64 = 64 << 10;
 /// Bytes of index rows that one more entry may need.
 const INDEX_ROW_BYTES: usize = 96;
-/// A segment that fills faster than this is followed by one twice as large.
+/// A segment that fills faster than this is followed by one twice as large, if the log is large enough for it.
 const SEGMENT_FAST_MS: i64 = 60_000;
+/// A segment is at most so small a part of what the log holds: a log that keeps little would otherwise hold several times of it
+/// in segments that are mostly dead, and never get a file back that was written before.
+const SEGMENTS_MIN: u64 = 4;
 /// A segment that fills slower than this is followed by one half as large.
 const SEGMENT_SLOW_MS: i64 = 3_600_000;
 
@@ -93,7 +96,9 @@ impl<D: Disk> State<D> {
             SEGMENT_SLOW_MS.. => active.file.bytes / 2,
             _ => active.file.bytes,
         };
-        let bytes = bytes.next_power_of_two().clamp(config.segment_bytes_min, config.segment_bytes_max);
+        let held: u64 = self.segments.iter().map(LogSegment::file_bytes).sum();
+        let largest = 1 << (held / SEGMENTS_MIN).max(config.segment_bytes_min).ilog2();
+        let bytes = bytes.next_power_of_two().min(largest).clamp(config.segment_bytes_min, config.segment_bytes_max);
         self.next = Some(self.prepare_segment(&log.storage, &log.dir, bytes));
     }
 
