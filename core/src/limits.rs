@@ -18,8 +18,9 @@ pub const UNCOPIED_BODY_BYTES_MIN: u32 = 128 << 10;
 pub const FLUSH_BYTES_MAX: u32 = 1 << 20;
 /// Bytes of flushes in flight per shard.
 pub const FLUSH_IN_FLIGHT_BYTES_MAX: u32 = 16 << 20;
-/// What a flush takes of these at least, however small it is: with many logs, fewer and larger flushes cost less.
-pub const FLUSH_CHARGE_BYTES_MIN: u64 = 128 << 10;
+/// What a flush takes of these at least, however small it is: with many logs, fewer and larger flushes cost less. A log whose
+/// flush finds no room gathers entries until it does (docs/decisions/0011-turns-of-logs.md).
+pub const FLUSH_CHARGE_BYTES_MIN: u64 = 512 << 10;
 /// Bytes appended to one range log but not yet durable; past it, producers of that range wait.
 pub const UNDURABLE_BYTES_MAX: u32 = 8 << 20;
 /// Indexes of entries and numbers of flushes: at one a nanosecond, enough for 292 years. What a disk or a peer says is held

@@ -229,7 +229,8 @@ impl<D: Disk> RangeLog<D> {
             .await
     }
 
-    /// Calls `listener` (which must not await, and may call the log) whenever the durable index grew, and when the log failed.
+    /// Calls `listener` (which must not await, and may call the log) whenever the durable index grew, when entries that were
+    /// gathered can be read, and when the log failed.
     pub fn on_durable(&self, listener: impl Fn() + 'static) {
         *self.inner.listener.borrow_mut() = Some(Rc::new(listener));
     }

@@ -143,6 +143,11 @@ impl<D: Disk> SegmentFile<D> {
         self.is_punched.get()
     }
 
+    /// Whether [`SegmentFile::file`] waits for nothing.
+    pub fn is_open(&self) -> bool {
+        matches!(*self.state.borrow(), FileState::Open(_))
+    }
+
     /// The open file; waits for its preparation, opens it when it is closed.
     pub async fn file(&self, disk: &D) -> Result<D::File, DiskError> {
         self.wanted.set(true);

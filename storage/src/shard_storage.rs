@@ -77,6 +77,11 @@ pub struct ShardStorage<D: Disk> {
 }
 
 impl<D: Disk> ShardStorage<D> {
+    /// What a flush of so many bytes takes of the budget for flushes in flight.
+    pub(crate) fn flush_charge(&self, bytes: u64) -> u64 {
+        bytes.max(self.config.flush_charge_bytes_min)
+    }
+
     /// Opens the shared part of shard `shard` of `shards` in a data directory; adopts pool files of shards that no
     /// longer exist.
     pub async fn open(

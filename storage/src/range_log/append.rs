@@ -1,7 +1,8 @@
 //! Append and group commit: entries into flushes, flushes onto the disk, durability in order.
 //!
-//! A flush starts at once when none of this log's is in flight, else when the next one is full. Completions come in any
-//! order; the durable index follows the longest completed run. A failed durable write stops the log (R11 of `docs/REPLICATION.md`).
+//! A flush starts at once when none of this log's is in flight and the shard's budget has room for it; else when it is full, or
+//! it is this log's turn: where hundreds of logs are written to, each gathers entries while the others write. Completions come
+//! in any order; the durable index follows the longest completed run. A failed durable write stops the log (R11 of `docs/REPLICATION.md`).
 
 use std::rc::Rc;
 
@@ -15,6 +16,7 @@ use crate::error::{AppendError, LogError};
 use crate::flush::{FIRST_BODY_AT, FLUSH_HEADER_BYTES, FlushHeader};
 use crate::segment::SegmentFile;
 use crate::slice::SharedSlice;
+use crate::wait::Permit;
 
 /// The flush being filled; its place in the active segment is settled.
 pub(super) struct OpenFlush<D: Disk> {
@@ -32,6 +34,19 @@ pub(super) struct ClosedFlush<D: Disk> {
     segment: Rc<SegmentFile<D>>,
     position: u64,
     buffer: Rc<D::Buffer>,
+    /// Its part of the budget for flushes in flight, if it has that already.
+    permit: Option<Permit>,
+}
+
+/// Where a log is in the queue of those whose flush finds no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Not in it.
+    Free,
+    /// To be put there, for so many bytes.
+    Wanted(u64),
+    /// In it.
+    Awaited,
 }
 
 impl<D: Disk> ClosedFlush<D> {
@@ -113,14 +128,36 @@ impl<D: Disk> Inner<D> {
             .await
     }
 
+    /// Waits for this log's turn, and writes what the open flush has gathered by then.
+    pub async fn take_turn(self: Rc<Self>, bytes: u64) {
+        let permit = self.storage.flush_budget.take(bytes).await;
+        let flush = {
+            let mut state = self.state.borrow_mut();
+            state.turn = Turn::Free;
+            let is_due = state.open.is_some() && state.in_flight.is_empty() && state.failure.is_none();
+            if is_due {
+                state.close_open_with(&self, Some(permit));
+            }
+            is_due.then(|| state.to_start.pop()).flatten()
+        };
+        if let Some(flush) = flush {
+            // Who reads the end of the log may read what was gathered.
+            self.notify();
+            self.write_flush(flush).await;
+        }
+    }
+
     /// The task of one flush.
-    pub async fn write_flush(self: Rc<Self>, flush: ClosedFlush<D>) {
+    pub async fn write_flush(self: Rc<Self>, mut flush: ClosedFlush<D>) {
         let disk = &self.storage.disk;
+        let mut permit = flush.permit.take();
         loop {
             let result = async {
                 flush.segment.file(disk).await?;
-                let charge = flush.padded_bytes().max(self.storage.config.flush_charge_bytes_min);
-                let _permit = self.storage.flush_budget.take(charge).await;
+                let _permit = match permit.take() {
+                    Some(permit) => permit,
+                    None => self.storage.flush_budget.take(self.storage.flush_charge(flush.padded_bytes())).await,
+                };
                 flush.segment.write_durable(disk, flush.buffer.clone(), flush.position).await
             };
             match result.await {
@@ -151,7 +188,7 @@ impl<D: Disk> Inner<D> {
             }
             let grew = state.complete(number);
             if state.in_flight.is_empty() && state.open.is_some() {
-                state.close_open(self);
+                state.close_in_turn(self);
             }
             grew
         };
@@ -184,8 +221,10 @@ impl<D: Disk> State<D> {
         self.last_epoch = header.epoch;
         self.last_timestamp = header.append_timestamp;
         let is_full = self.open.as_ref().is_some_and(|open| open.used >= log.storage.config.flush_bytes_max);
-        if self.open.is_some() && (self.in_flight.is_empty() || is_full) {
+        if is_full {
             self.close_open(log);
+        } else if self.open.is_some() && self.in_flight.is_empty() {
+            self.close_in_turn(log);
         }
         self.prepare_ahead(log);
         Ok(Appended { entry })
@@ -224,7 +263,7 @@ impl<D: Disk> State<D> {
         let disk = &log.storage.disk;
         let mut open = self.open.take().unwrap_or_else(|| {
             // What is written at once takes one entry, what waits gathers about as much as the last time.
-            let waits = !self.in_flight.is_empty();
+            let waits = !self.in_flight.is_empty() || self.turn != Turn::Free;
             let expected = if waits { self.gathered_bytes.min(flush_bytes_max) } else { 0 };
             OpenFlush { waits, ..OpenFlush::new(disk, self.end, entry_bytes.max(expected)) }
         });
@@ -251,7 +290,8 @@ impl<D: Disk> State<D> {
         self.index_entry(header, FLUSH_HEADER_BYTES);
         let used = FLUSH_HEADER_BYTES + header.entry_bytes();
         let previous = self.end;
-        let bytes: SharedBytes = self.close(log, OpenFlush { buffer, used, previous, waits: false }, header.index);
+        let flush = OpenFlush { buffer, used, previous, waits: false };
+        let bytes: SharedBytes = self.close(log, flush, header.index, None);
         SharedSlice::new(bytes, FLUSH_HEADER_BYTES..used)
     }
 
@@ -272,11 +312,32 @@ impl<D: Disk> State<D> {
 
     /// Closes the flush being filled.
     pub fn close_open(&mut self, log: &Inner<D>) {
+        self.close_open_with(log, None);
+    }
+
+    fn close_open_with(&mut self, log: &Inner<D>, permit: Option<Permit>) {
         let open = self.open.take().expect("there is a flush to close");
         if open.waits {
             self.gathered_bytes = open.used;
         }
-        self.close(log, open, self.end.index);
+        self.close(log, open, self.end.index, permit);
+    }
+
+    /// Closes the flush being filled if it may be written now; else it goes on gathering until it is this log's turn.
+    fn close_in_turn(&mut self, log: &Inner<D>) {
+        // A flush that waits for its file keeps nothing of the budget meanwhile.
+        let has_file = self.active().is_some_and(|active| active.file.is_open());
+        let Some(open) = self.open.as_mut().filter(|_| has_file) else { return self.close_open(log) };
+        let bytes = log.storage.flush_charge(open.padded_bytes());
+        match log.storage.flush_budget.try_take(bytes) {
+            Some(permit) => self.close_open_with(log, Some(permit)),
+            None => {
+                open.waits = true;
+                if self.turn == Turn::Free {
+                    self.turn = Turn::Wanted(bytes);
+                }
+            }
+        }
     }
 
     /// Closes a flush without entries.
@@ -286,11 +347,17 @@ impl<D: Disk> State<D> {
             self.begin_segment(log, log.storage.config.segment_bytes_min);
         }
         let empty = OpenFlush::new(&log.storage.disk, self.end, 0);
-        self.close(log, empty, self.end.index);
+        self.close(log, empty, self.end.index, None);
     }
 
     /// Fills in the flush header and hands the flush over for writing.
-    fn close(&mut self, log: &Inner<D>, open: OpenFlush<D>, last_index: LogIndex) -> Rc<D::Buffer> {
+    fn close(
+        &mut self,
+        log: &Inner<D>,
+        open: OpenFlush<D>,
+        last_index: LogIndex,
+        permit: Option<Permit>,
+    ) -> Rc<D::Buffer> {
         let OpenFlush { mut buffer, used, previous, .. } = open;
         let padded = used.next_multiple_of(BLOCK_BYTES);
         let allocated = D::allocation_bytes(buffer.as_ref().len());
@@ -331,7 +398,7 @@ impl<D: Disk> State<D> {
         if used > FLUSH_HEADER_BYTES {
             self.keep_recent(log, file.name.number, position, buffer.clone(), allocated);
         }
-        self.to_start.push(ClosedFlush { number, segment: file, position, buffer: buffer.clone() });
+        self.to_start.push(ClosedFlush { number, segment: file, position, buffer: buffer.clone(), permit });
         buffer
     }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use minikafka_core::{Epoch, Generation, LogIndex, LogPoint, PartitionKey, RangeKey, Timestamp};
 
-use super::append::{ClosedFlush, FlushInFlight, OpenFlush};
+use super::append::{ClosedFlush, FlushInFlight, OpenFlush, Turn};
 use super::freeing::DeadTo;
 use crate::disk::{Disk, SharedBytes};
 use crate::error::{Damage, DamageKind, DiskResult, LogError};
@@ -50,6 +50,8 @@ pub(super) struct State<D: Disk> {
     pub open: Option<OpenFlush<D>>,
     /// What the last flush that had to wait came to: room for as much is made for the next one.
     pub gathered_bytes: usize,
+    /// Whether the open flush waits for its turn among those of other logs.
+    pub turn: Turn,
     /// Closed flushes that no task has taken yet.
     pub to_start: Vec<ClosedFlush<D>>,
     /// Segments whose files no task prepares yet.
@@ -102,6 +104,7 @@ impl<D: Disk> State<D> {
             marker: Epoch(0),
             open: None,
             gathered_bytes: 0,
+            turn: Turn::Free,
             to_start: Vec::new(),
             to_prepare: Vec::new(),
             in_flight: VecDeque::new(),
@@ -241,17 +244,24 @@ impl<D: Disk> Inner<D> {
         }
     }
 
-    /// Starts what the state has decided: segment preparations, then flushes. Call it without borrowing the state.
+    /// Starts what the state has decided: segment preparations, flushes, waiting for a turn. Call it without borrowing the state.
     pub fn pump(self: &Rc<Self>) {
-        let (segments, flushes) = {
+        let (segments, flushes, turn) = {
             let mut state = self.state.borrow_mut();
-            (std::mem::take(&mut state.to_prepare), std::mem::take(&mut state.to_start))
+            let turn = state.turn;
+            if let Turn::Wanted(_) = turn {
+                state.turn = Turn::Awaited;
+            }
+            (std::mem::take(&mut state.to_prepare), std::mem::take(&mut state.to_start), turn)
         };
         for segment in segments {
             self.storage.disk.spawn(prepare(self.storage.clone(), segment));
         }
         for flush in flushes {
             self.storage.disk.spawn(self.clone().write_flush(flush));
+        }
+        if let Turn::Wanted(bytes) = turn {
+            self.storage.disk.spawn(self.clone().take_turn(bytes));
         }
     }
 
