@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod allocator;
 mod bench;
 mod cli;
 mod client;
@@ -28,7 +29,11 @@ use exit::{Exit, Failure, Outcome};
 use logging::Logs;
 use output::Output;
 
+#[global_allocator]
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
+
 fn main() -> ExitCode {
+    allocator::configure();
     let read = config::command_line(std::env::args_os());
     // Before the line is read, nobody knows better.
     let json = read.as_ref().map_or_else(|_| std::env::args_os().any(|word| word == "--json"), |cli| cli.global.json);
