@@ -15,6 +15,7 @@ use minikafka_net::{Hangup, Reply, Request};
 use minikafka_storage::disk::Disk;
 use minikafka_storage::wait::Permit;
 use minikafka_storage::{Body, BodyBuffer};
+use quanta::Instant;
 
 use crate::explain::Trace;
 use crate::quota::Charge;
@@ -71,7 +72,7 @@ impl<D: Disk> ShardService<D> {
             };
             self.received(&arrival, received_ns);
             let checked = check_body(&message.header, checksum::crc32c(body), body);
-            self.checked(&arrival, received_ns);
+            let checked = self.checked(&arrival, received_ns, checked);
             self.append(&range, &message, Body::Copied(body), checked, (reply, permit, charge, arrival)).await;
         } else {
             // The buffer may take up to twice as much as is in it.
@@ -82,7 +83,7 @@ impl<D: Disk> ShardService<D> {
             let received_ns = self.shard.clock().counted_ns();
             self.received(&arrival, received_ns);
             let checked = check_body(&message.header, crc, buffer.body());
-            self.checked(&arrival, received_ns);
+            let checked = self.checked(&arrival, received_ns, checked);
             self.append(&range, &message, Body::Whole(buffer), checked, (reply, permit, charge, arrival)).await;
         }
         Ok(())
@@ -96,12 +97,15 @@ impl<D: Disk> ShardService<D> {
         }
     }
 
-    fn checked(&self, arrival: &Arrival, received_ns: u64) {
-        let now_ns = self.shard.clock().counted_ns();
+    /// The body was looked at; when, if it is good.
+    fn checked(&self, arrival: &Arrival, received_ns: u64, checked: Result<(), Refusal>) -> Result<Instant, Refusal> {
+        let now = self.shard.clock().mark();
+        let now_ns = self.shard.clock().marked_ns();
         self.shard.metrics.took.checksum.record(now_ns.saturating_sub(received_ns));
         if let Some(trace) = &arrival.trace {
             trace.ended(Stage::Checksum, now_ns);
         }
+        checked.map(|()| now)
     }
 
     /// What can be said before the body is here.
@@ -147,15 +151,18 @@ impl<D: Disk> ShardService<D> {
         range: &Rc<Range<D>>,
         message: &ProduceRequest,
         body: Body<'_, D>,
-        checked: Result<(), Refusal>,
+        checked: Result<Instant, Refusal>,
         (reply, permit, charge, arrival): (Reply, Permit, Option<Charge<D>>, Arrival),
     ) {
-        range.append_space().await;
-        if let Err(refusal) = checked {
-            return self.refuse(reply, &refusal);
-        }
+        let has_waited = range.append_space().await;
+        let checked_at = match checked {
+            Ok(checked_at) => checked_at,
+            Err(refusal) => return self.refuse(reply, &refusal),
+        };
+        // A look at the clock costs as much as the checksum of a small batch.
+        let now = if has_waited { self.shard.clock().mark() } else { checked_at };
         let header = message.header;
-        let deadline = self.shard.clock().mark() + timeout(message.timeout_ms);
+        let deadline = now + timeout(message.timeout_ms);
         let completion = ClientReply {
             reply,
             shard: self.shard.clone(),

@@ -193,13 +193,17 @@ impl<D: Disk> Range<D> {
         self.replica.borrow().state().partition(key).map(|state| state.config)
     }
 
-    /// Waits, first come first served, until the log takes more; a log that takes nothing any more says so at the append.
-    pub async fn append_space(&self) {
+    /// Waits, first come first served, until the log takes more, and says whether it had to; a log that takes nothing any
+    /// more says so at the append.
+    pub async fn append_space(&self) -> bool {
+        let mut has_waited = false;
         while matches!(self.log.check_append(), Err(AppendError::Backlog(_))) {
+            has_waited = true;
             if self.log.append_space().await.is_err() {
-                return;
+                break;
             }
         }
+        has_waited
     }
 
     /// Appends a batch whose body is checked; `reply` is answered when it is committed, or why not.

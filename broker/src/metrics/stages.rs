@@ -1,16 +1,20 @@
 //! How long the entries of one range take to become durable here, and to be acknowledged by the successor.
 //!
-//! Both go on at the same time from the append on, and both end in order, so two queues of (index, when) are enough. When the
-//! log is cut, or another epoch is promised, what was under way is forgotten: the same index would be another entry.
+//! Both go on at the same time from the append on, and both end in order, so two queues of (indexes, when) are enough. Entries
+//! appended at nearly the same time are one element: where each is a single record there are hundreds of thousands a second.
+//! When the log is cut, or another epoch is promised, what was under way is forgotten: the same index would be another entry.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use minikafka_core::LogIndex;
-use minikafka_core::histogram::{COUNTED, DurationHistogram};
+use minikafka_core::histogram::{COUNTED, DURATION_BOUNDS_NS, DurationHistogram};
 
-/// Entries under way that are remembered; of more, the later ones are not measured.
+/// Groups of entries under way that are remembered; of more, the later ones are not measured.
 const UNDER_WAY_MAX: usize = 4_096;
+/// Entries appended within this time count by the mean of their times: the sum is exact, a single one is off by less than the
+/// narrowest bucket.
+const GROUP_NS: u64 = DURATION_BOUNDS_NS[0];
 
 /// Entries under way.
 #[derive(Debug, Default)]
@@ -20,7 +24,18 @@ pub struct Stages {
 }
 
 #[derive(Debug, Default)]
-struct Stage(RefCell<VecDeque<(LogIndex, u64)>>);
+struct Stage(RefCell<VecDeque<Group>>);
+
+/// Entries that follow each other, appended within [`GROUP_NS`].
+#[derive(Debug)]
+struct Group {
+    first: LogIndex,
+    last: LogIndex,
+    /// When the first was appended.
+    since_ns: u64,
+    /// How much later the others were, added up.
+    later_ns: u64,
+}
 
 impl Stages {
     /// An entry was appended; `is_forwarded`: a successor will acknowledge it.
@@ -50,31 +65,66 @@ impl Stages {
         self.successor.0.borrow_mut().clear();
     }
 
-    /// When the oldest entry was appended that the successor has not acknowledged.
+    /// When the oldest entry was appended that the successor has not acknowledged, or one just before it.
     pub fn unacknowledged_since_ns(&self) -> Option<u64> {
-        self.successor.0.borrow().front().map(|(_, since)| *since)
+        self.successor.0.borrow().front().map(|group| group.since_ns)
     }
 }
 
 impl Stage {
     fn begin(&self, index: LogIndex, now_ns: u64) {
         let mut under_way = self.0.borrow_mut();
+        if under_way.back_mut().is_some_and(|group| group.take(index, now_ns)) {
+            return;
+        }
         if under_way.len() < UNDER_WAY_MAX {
-            under_way.push_back((index, now_ns));
+            under_way.push_back(Group { first: index, last: index, since_ns: now_ns, later_ns: 0 });
         }
     }
 
     /// The clock is read only if something ended.
     fn end(&self, index: LogIndex, now_ns: impl FnOnce() -> u64, took: &DurationHistogram) {
         let mut under_way = self.0.borrow_mut();
-        if under_way.front().is_none_or(|(first, _)| *first > index) {
+        if under_way.front().is_none_or(|group| group.first > index) {
             return;
         }
         let now_ns = now_ns();
-        while let Some((_, since)) = under_way.front().copied().filter(|(first, _)| *first <= index) {
+        while let Some(group) = under_way.front_mut().filter(|group| group.first <= index) {
+            let entries = index.min(group.last).0 - group.first.0 + 1;
+            took.record_many(now_ns.saturating_sub(group.mean_ns()), entries);
+            if group.last > index {
+                return group.drop_first(entries);
+            }
             under_way.pop_front();
-            took.record(now_ns.saturating_sub(since));
         }
+    }
+}
+
+impl Group {
+    /// Takes the next entry, if it belongs to this group.
+    fn take(&mut self, index: LogIndex, now_ns: u64) -> bool {
+        let later_ns = now_ns.saturating_sub(self.since_ns);
+        let belongs = later_ns < GROUP_NS && index == self.last.next();
+        if belongs {
+            self.last = index;
+            self.later_ns += later_ns;
+        }
+        belongs
+    }
+
+    fn entries(&self) -> u64 {
+        self.last.0 - self.first.0 + 1
+    }
+
+    fn mean_ns(&self) -> u64 {
+        self.since_ns + self.later_ns / self.entries()
+    }
+
+    /// Some ended; for the others the mean stays what it was.
+    fn drop_first(&mut self, entries: u64) {
+        let left = self.entries() - entries;
+        self.later_ns = self.later_ns * left / self.entries();
+        self.first = LogIndex(self.first.0 + entries);
     }
 }
 
@@ -82,17 +132,33 @@ impl Stage {
 mod tests {
     use super::*;
 
+    /// Long enough after one entry for the next one to be another group.
+    const APART_NS: u64 = GROUP_NS;
+
     #[test]
     fn both_ends_are_measured_from_the_append() {
         let (stages, durable, successor) = <(Stages, DurationHistogram, DurationHistogram)>::default();
-        (1..=3).for_each(|index| stages.appended(LogIndex(index), 100 * index, index > 1));
-        stages.durable(LogIndex(2), || 1_000, &durable);
+        (1..=3).for_each(|index| stages.appended(LogIndex(index), APART_NS * index, index > 1));
+        stages.durable(LogIndex(2), || 10 * APART_NS, &durable);
         stages.durable(LogIndex(2), || unreachable!("nothing ended"), &durable);
-        assert_eq!((durable.counted().total(), durable.counted().sum_ns), (2, 900 + 800));
-        assert_eq!(stages.unacknowledged_since_ns(), Some(200), "the first was not forwarded");
-        stages.acknowledged(LogIndex(3), || 500, &successor);
-        assert_eq!((successor.counted().total(), successor.counted().sum_ns), (2, 300 + 200));
+        assert_eq!((durable.counted().total(), durable.counted().sum_ns), (2, (9 + 8) * APART_NS));
+        assert_eq!(stages.unacknowledged_since_ns(), Some(2 * APART_NS), "the first was not forwarded");
+        stages.acknowledged(LogIndex(3), || 5 * APART_NS, &successor);
+        assert_eq!((successor.counted().total(), successor.counted().sum_ns), (2, (3 + 2) * APART_NS));
         assert_eq!(stages.unacknowledged_since_ns(), None);
+    }
+
+    #[test]
+    fn entries_of_one_moment_are_counted_one_by_one() {
+        let (stages, durable) = <(Stages, DurationHistogram)>::default();
+        let appended = [(1, 1_000), (2, 2_000), (3, 3_000), (4, 6_000), (9, 6_000), (10, 6_000 + APART_NS)];
+        appended.into_iter().for_each(|(index, now_ns)| stages.appended(LogIndex(index), now_ns, false));
+        assert_eq!(stages.durable.0.borrow().len(), 3, "one that does not follow, and one that came later");
+        stages.durable(LogIndex(1), || 10_000, &durable);
+        assert_eq!((durable.counted().total(), durable.counted().sum_ns), (1, 7_000), "the mean is 3,000");
+        stages.durable(LogIndex(10), || 20_000, &durable);
+        assert_eq!((durable.counted().total(), durable.counted().sum_ns), (6, 7_000 + 3 * 17_000 + 14_000 + 4_000));
+        assert!(stages.durable.0.borrow().is_empty());
     }
 
     #[test]
