@@ -258,9 +258,14 @@ pub(super) fn catch_up(suite: &mut Suite<'_>) -> Result<()> {
     suite.setup.clear()
 }
 
+/// With as much in flight as a connection takes: it is spread over some hundred logs.
 pub(super) fn many_partitions(suite: &mut Suite<'_>) -> Result<()> {
-    let few = suite.on_a_full_pool("8", &Shape::batches(1024, 16 << 10, 16))?;
-    let many = suite.on_a_full_pool("8", &Shape::batches(1024, 16 << 10, suite.scale.many_partitions))?;
+    let over = |partitions| Shape {
+        in_flight: limits::CONNECTION_IN_FLIGHT_MAX,
+        ..Shape::batches(1024, 16 << 10, partitions)
+    };
+    let few = suite.on_a_full_pool("8", &over(16))?;
+    let many = suite.on_a_full_pool("8", &over(suite.scale.many_partitions))?;
     suite.samples.own_limits.entry("8").or_default().push(few.0.totals.bytes_per_second);
     suite.samples.add("8", many.0.totals.bytes_per_second);
     Ok(())
