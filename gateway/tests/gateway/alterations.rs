@@ -90,8 +90,9 @@ async fn an_alteration_survives_its_controller() {
 #[tokio::test]
 async fn altered_again_meanwhile_the_newest_settings_win_and_a_deletion_wins_over_all() {
     let cluster = Cluster::new(1).await;
-    let gateway = cluster.gateway().await;
+    // Before the gateway, which makes the ring of who is there.
     let (stays, goes) = (cluster.node(1, 2).await, cluster.node(2, 2).await);
+    let gateway = cluster.gateway().await;
     cluster.until_ring_acts(1, 1, &[&stays, &goes]).await;
     let client = Client::new(&gateway).await;
     let topic = client.create(&create_request("orders", 32)).await.expect("a new topic").topic;

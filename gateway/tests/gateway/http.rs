@@ -14,8 +14,9 @@ use minikafka_gateway::{Deadlines, Gateway, GatewayConfig, GatewayError};
 #[tokio::test]
 async fn it_shows_cluster_brokers_rings_ranges_and_topics() {
     let cluster = Cluster::new(1).await;
-    let gateway = cluster.http_gateway(8).await;
+    // Before the gateway, which makes the ring of who is there.
     let (one, two) = (cluster.node(1, 2).await, cluster.node(2, 1).await);
+    let gateway = cluster.http_gateway(8).await;
     cluster.until_ring_acts(1, 1, &[&one, &two]).await;
     Client::new(&gateway).await.create(&create_request("orders", 3)).await.expect("a new topic");
     let http = Http::of(&gateway);
