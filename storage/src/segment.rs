@@ -71,6 +71,7 @@ pub(crate) struct SegmentFile<D: Disk> {
     waits_for_space: Cell<bool>,
     wanted: Cell<bool>,
     is_punched: Cell<bool>,
+    has_unreadable: Cell<bool>,
 }
 
 impl<D: Disk> SegmentFile<D> {
@@ -99,6 +100,7 @@ impl<D: Disk> SegmentFile<D> {
             waits_for_space: Cell::new(false),
             wanted: Cell::new(false),
             is_punched: Cell::new(false),
+            has_unreadable: Cell::new(false),
         }
     }
 
@@ -138,9 +140,15 @@ impl<D: Disk> SegmentFile<D> {
         self.is_punched.set(true);
     }
 
-    /// Whether there may be holes: then the file is unlinked after use, not used again.
+    /// Whether there may be holes.
     pub fn is_punched(&self) -> bool {
         self.is_punched.get()
+    }
+
+    /// Whether the file is used again when its segment is gone. One with holes is not, nor one with a block that cannot be
+    /// read: behind the end of another log, such a block could be one that was acknowledged.
+    pub fn is_reusable(&self) -> bool {
+        !self.is_punched.get() && !self.has_unreadable.get()
     }
 
     /// Whether [`SegmentFile::file`] waits for nothing.
@@ -201,6 +209,7 @@ impl<D: Disk> SegmentFile<D> {
                 Err(error) if is_passing(&error) => return Err(DiskError::new("read", &self.path, error)),
                 Err(error) => {
                     tracing::error!(path = %self.path.display(), position, %error, "a block cannot be read");
+                    self.has_unreadable.set(true);
                     unreadable.push(position);
                 }
             }

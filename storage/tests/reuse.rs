@@ -5,15 +5,16 @@
 
 mod history;
 
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use history::*;
 use minikafka_core::limits::SEGMENT_STOCK_FILES;
-use minikafka_core::{Offset, PartitionKey};
+use minikafka_core::{LogIndex, Offset, PartitionKey};
 use minikafka_storage::disk::sim::{Faults, SimDisk, SimExecutor};
 use minikafka_storage::disk::{Disk, Durability};
-use minikafka_storage::{Freed, Opened, RangeLog, ShardStorage, StorageConfig};
+use minikafka_storage::{Freed, Opened, RangeLog, ReadError, ShardStorage, StorageConfig};
 
 /// A log that is patient for as long as its entries' timestamps take from 0 to 10,000.
 fn patient() -> StorageConfig {
@@ -106,6 +107,31 @@ fn a_segment_that_stays_half_dead_gets_its_holes_at_the_second_look() {
         assert!(free(&log, &starts).await.bytes_punched > 0, "it did not");
         let book = writer.book.borrow().clone();
         check_live_by_partition(&log, &book, 30_000, &starts, "after punching").await;
+        log.close().await.expect("close");
+    });
+}
+
+/// Cause: a file with a bad block went to the pool and became the newest segment of a log, whose end was before that block when
+/// it was opened again. Effect: what stood there may have been acknowledged, so the log counted as one that lost something.
+/// Fix: it is unlinked.
+#[test]
+fn a_file_with_a_block_that_cannot_be_read_is_not_used_again() {
+    simulated(4, async |disk| {
+        let (storage, log) = opened(&disk, patient()).await;
+        let mut writer = Writer::new(4);
+        for _ in 0..4 {
+            append(&log, &mut writer, 40).await;
+        }
+        let is_segment = |path: &PathBuf| path.extension().is_some_and(|end| end == "segment");
+        let first = disk.paths().into_iter().find(is_segment).expect("a segment");
+        disk.spoil(&first, 0);
+        assert!(matches!(log.read_index(LogIndex(1), 100).await, Err(ReadError::Damaged(_))));
+        let starts = writer.state.offsets.clone();
+        assert!(free(&log, &starts).await.segments_dropped > 2);
+        assert!(!disk.paths().contains(&first) && storage.pool().bytes() > 0, "the others are used again");
+        let medium = disk.medium_at(disk.moment());
+        let is_spoiled = |path: &PathBuf| medium.lookup(path).is_some_and(|file| medium.is_spoiled(file, 0, 4096));
+        assert!(!disk.paths().iter().any(is_spoiled));
         log.close().await.expect("close");
     });
 }

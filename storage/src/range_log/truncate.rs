@@ -111,7 +111,7 @@ impl<D: Disk> Inner<D> {
         let (disk, path) = (&self.storage.disk, &file.path);
         let bytes = file.size(disk).await?;
         file.close().await?;
-        if !file.is_punched() {
+        if file.is_reusable() {
             return Ok(self.storage.pool.release(path, bytes).await?);
         }
         disk.remove(path).await.on("remove", path)?;
