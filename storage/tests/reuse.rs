@@ -48,6 +48,13 @@ async fn free(log: &RangeLog<SimDisk>, starts: &LogStarts) -> Freed {
     log.free_space(&log_start_of).await.expect("free space")
 }
 
+/// Appends some entries, and frees what is older than the last ones.
+async fn append_and_free(log: &RangeLog<SimDisk>, writer: &mut Writer) -> Freed {
+    append(log, writer, 20).await;
+    let starts = writer.state.offsets.iter().map(|(partition, end)| (*partition, end.saturating_sub(25))).collect();
+    free(log, &starts).await
+}
+
 #[test]
 fn a_log_that_deletes_as_it_grows_lives_on_recycled_files() {
     simulated(1, async |disk| {
@@ -55,10 +62,7 @@ fn a_log_that_deletes_as_it_grows_lives_on_recycled_files() {
         let mut writer = Writer::new(1);
         let mut punched = 0;
         for _ in 0..40 {
-            append(&log, &mut writer, 20).await;
-            let starts =
-                writer.state.offsets.iter().map(|(partition, end)| (*partition, end.saturating_sub(25))).collect();
-            punched += free(&log, &starts).await.bytes_punched;
+            punched += append_and_free(&log, &mut writer).await.bytes_punched;
         }
         let taken = storage.pool().taken();
         assert_eq!(punched, 0, "what is about to die as a whole gets no holes");
@@ -73,10 +77,7 @@ fn segments_grow_with_what_the_log_holds_and_not_with_what_went_through_it() {
         let (_storage, log) = opened(&disk, patient()).await;
         let mut writer = Writer::new(3);
         for _ in 0..40 {
-            append(&log, &mut writer, 20).await;
-            let starts =
-                writer.state.offsets.iter().map(|(partition, end)| (*partition, end.saturating_sub(25))).collect();
-            free(&log, &starts).await;
+            append_and_free(&log, &mut writer).await;
         }
         let small = log.usage();
         assert!(small.file_bytes <= small.segments * patient().segment_bytes_min, "{small:?}");

@@ -26,11 +26,11 @@ const EMPTY_FLUSH_ROOM_BYTES: u64 = 64 << 10;
 const INDEX_ROW_BYTES: usize = 96;
 /// A segment that fills faster than this is followed by one twice as large, if the log is large enough for it.
 const SEGMENT_FAST_MS: i64 = 60_000;
+/// A segment that fills slower than this is followed by one half as large.
+const SEGMENT_SLOW_MS: i64 = 3_600_000;
 /// A segment is at most so small a part of what the log holds: a log that keeps little would otherwise hold several times of it
 /// in segments that are mostly dead, and never get a file back that was written before.
 const SEGMENTS_MIN: u64 = 4;
-/// A segment that fills slower than this is followed by one half as large.
-const SEGMENT_SLOW_MS: i64 = 3_600_000;
 
 impl<D: Disk> State<D> {
     /// Whether an entry of `entry_bytes` belongs into the next segment.

@@ -1,8 +1,7 @@
 //! Measures what counting costs: of the samples of a busy shard's thread, those that lie in it (docs/OPERATIONS.md).
 //!
 //! One broker of one shard under three loads, the last with a record in each batch. `perf` takes the samples, `addr2line` tells
-//! whose they are, inlined functions included. Shares of one thread's samples are not disturbed by whatever else the
-//! machine does.
+//! whose they are, inlined functions included. A busy machine makes the shares larger: caches are colder.
 
 use std::collections::HashMap;
 use std::fs;
